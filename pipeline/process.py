@@ -1,0 +1,62 @@
+"""What every process of the pipeline shares: its name, its signals, its tie to the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from types import FrameType
+
+import setproctitle
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def set_name(comm: str, title: str) -> None:
+    """Show `title` in `ps` and `pgrep -f`, and the first 15 bytes of `comm` in plain `top`.
+
+    setproctitle also overwrites the comm name with the title's beginning, hence the order.
+    """
+    setproctitle.setproctitle(f"grape-pipeline: {title}")
+    setproctitle.setthreadtitle(comm.encode()[:15].decode(errors="ignore"))
+
+
+class Lifeline:
+    """A child's reasons to leave: a stop signal, or a parent that is no longer its own.
+
+    Made right after the fork. Signals only set a flag and wake `wait`; SIGHUP is the
+    supervisor's business and ignored here.
+    """
+
+    def __init__(self, parent_pid: int) -> None:
+        self._parent = parent_pid
+        self._stop = False
+        self.wake_fd, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._on_stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop = True
+
+    def wake(self) -> None:
+        """End a `wait` from another thread."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes just as well
+            os.write(self._wake_write, b"\0")
+
+    def orphaned(self) -> bool:
+        """True when the process that forked this one is gone."""
+        return os.getppid() != self._parent
+
+    def stopping(self) -> bool:
+        """True when it is time to flush and leave."""
+        return self._stop or self.orphaned()
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep up to `timeout_s`; a signal or `wake` ends it early."""
+        ready, _, _ = select.select([self.wake_fd], [], [], max(0.0, timeout_s))
+        if ready:
+            os.read(self.wake_fd, 512)

@@ -1,0 +1,333 @@
+"""Layouts and units of everything that is shared between processes.
+
+A record is a frozen dataclass with one `Layout`: an ordered table of (field, struct
+code, unit and meaning). The table is the only description of the bytes; the C header
+(`grape-pipeline` documentation, `layout_c`) and the pack/unpack code come from it.
+
+Rules. Little-endian, no padding but what a table names. Unknown is NaN for floats, ""
+for text, `UNKNOWN_NS` for times and ages; never zero. Offsets are host - UTC: positive
+means the host clock is ahead. `monotonic_ns` is CLOCK_MONOTONIC, which alone is used
+for ages; `utc_ns` is CLOCK_REALTIME and only for people and labels.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass, fields
+from enum import IntEnum
+from typing import Any, ClassVar, Self
+
+UNKNOWN_NS = -(1 << 63)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One member of a shared record: its name, `struct` code and meaning with unit."""
+
+    name: str
+    code: str
+    meaning: str
+
+
+class Layout:
+    """An ordered table of fields with the compiled little-endian `struct.Struct`."""
+
+    def __init__(self, name: str, *table: Field) -> None:
+        self.name = name
+        self.fields = table
+        self.struct = struct.Struct("<" + "".join(f.code for f in table))
+        self.size = self.struct.size
+        self._text = tuple(i for i, f in enumerate(table) if f.code.endswith("s"))
+        self._width = {i: int(table[i].code[:-1]) for i in self._text}
+
+    def pack(self, values: list[Any]) -> bytes:
+        """Bytes of one record; text is cut to its field at a UTF-8 boundary."""
+        for i in self._text:
+            raw = values[i].encode()
+            if len(raw) > self._width[i]:
+                raw = raw[: self._width[i]].decode(errors="ignore").encode()
+            values[i] = raw
+        return self.struct.pack(*values)
+
+    def unpack(self, payload: bytes) -> list[Any]:
+        """Values of one record in table order, text decoded."""
+        values = list(self.struct.unpack_from(payload))
+        for i in self._text:
+            values[i] = values[i].rstrip(b"\0").decode(errors="replace")
+        return values
+
+    def offsets(self) -> list[tuple[int, Field]]:
+        """Byte offset of each field within the record."""
+        at, rows = 0, []
+        for f in self.fields:
+            rows.append((at, f))
+            at += struct.calcsize("<" + f.code)
+        return rows
+
+
+class Record:
+    """Base of the shared records: bytes and back through the class's `LAYOUT`."""
+
+    __slots__ = ()
+    LAYOUT: ClassVar[Layout]
+
+    def to_bytes(self) -> bytes:
+        """The record as it lies in shared memory."""
+        return self.LAYOUT.pack([getattr(self, f.name) for f in self.LAYOUT.fields])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes) -> Self:
+        """The record that `to_bytes` wrote."""
+        return cls(*cls.LAYOUT.unpack(payload))
+
+
+class NtpState(IntEnum):
+    """Why the NTP record says what it says."""
+
+    STARTING = 0  # no verdict yet
+    SYNCED = 1  # a majority agrees and the host is within tolerance of it
+    HOLDOVER = 2  # no fresh majority; the last one is carried on with growing uncertainty
+    UNSYNCED = 3  # nothing trustworthy, or the host is out of tolerance
+
+
+class NtpQuality(IntEnum):
+    """Which thresholds the servers behind the verdict had to meet."""
+
+    NONE = 0
+    STRICT = 1
+    RELAXED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class NtpRecord(Record):
+    """The NTP monitor's verdict, one for all channels; written every 10 s and at each change."""
+
+    published_monotonic_ns: int = UNKNOWN_NS
+    monotonic_ns: int = UNKNOWN_NS
+    utc_ns: int = UNKNOWN_NS
+    offset_ms: float = math.nan
+    uncertainty_ms: float = math.nan
+    jitter_ms: float = math.nan
+    step_count: int = 0
+    truechimers: int = 0
+    falsetickers: int = 0
+    valid: int = 0
+    synced: int = 0
+    state: int = NtpState.STARTING
+    quality: int = NtpQuality.NONE
+    leap: int = 3
+    stratum: int = 0
+    flags: int = 0
+    source: str = ""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        "ntp",
+        Field("published_monotonic_ns", "q", "CLOCK_MONOTONIC of this publication, ns; the monitor's heartbeat"),
+        Field("monotonic_ns", "q", "CLOCK_MONOTONIC of the measurement behind offset_ms, ns"),
+        Field("utc_ns", "q", "CLOCK_REALTIME of the same instant, ns since 1970"),
+        Field("offset_ms", "d", "host - UTC, ms, positive = host ahead; NaN unknown"),
+        Field("uncertainty_ms", "d", "bound on the error of offset_ms, ms; NaN unknown"),
+        Field("jitter_ms", "d", "expected error of offset_ms, ms; NaN unknown"),
+        Field("step_count", "I", "host clock steps seen since the monitor started"),
+        Field("truechimers", "H", "servers that agree"),
+        Field("falsetickers", "H", "servers that answered and disagree"),
+        Field("valid", "B", "1 = offset_ms can be trusted within uncertainty_ms"),
+        Field("synced", "B", "1 = valid and |offset| + uncertainty within synced_within_ms"),
+        Field("state", "B", "0 starting 1 synced 2 holdover 3 unsynced"),
+        Field("quality", "B", "0 none 1 strict 2 relaxed"),
+        Field("leap", "B", "RFC 5905 leap indicator; 3 = unknown"),
+        Field("stratum", "B", "of the source; 0 = unknown"),
+        Field("flags", "H", "bit 0 local daemon and servers disagree, bit 1 kernel says synchronised"),
+        Field("source", "40s", "what the offset comes from, UTF-8, NUL padded"),
+    )
+
+    def at(self, monotonic_ns: int, stale_after_s: float) -> dict[str, Any]:
+        """The record's public keys as a reader sees them at `monotonic_ns`.
+
+        A record that was not published for `stale_after_s` belongs to a dead or hung
+        monitor: it is shown as neither valid nor synced, with its age.
+        """
+        published = self.published_monotonic_ns
+        stale = published == UNKNOWN_NS or monotonic_ns - published > stale_after_s * 1e9
+        known = self.monotonic_ns != UNKNOWN_NS
+        state = NtpState(self.state)
+        if stale and state is not NtpState.STARTING:
+            state = NtpState.UNSYNCED
+        return {
+            "valid": bool(self.valid) and not stale,
+            "synced": bool(self.synced) and not stale,
+            "state": state.name.lower(),
+            "quality": NtpQuality(self.quality).name.lower() if self.quality else None,
+            "offset_ms": none_if_nan(self.offset_ms),
+            "uncertainty_ms": none_if_nan(self.uncertainty_ms),
+            "jitter_ms": none_if_nan(self.jitter_ms),
+            "source": self.source or None,
+            "stratum": self.stratum or None,
+            "leap": None if self.leap == 3 else self.leap,
+            "truechimers": self.truechimers,
+            "falsetickers": self.falsetickers,
+            "utc_ns": self.utc_ns if known else None,
+            "monotonic_ns": self.monotonic_ns if known else None,
+            "age_s": (monotonic_ns - self.monotonic_ns) / 1e9 if known else None,
+            "step_count": self.step_count,
+        }
+
+
+def none_if_nan(value: float) -> float | None:
+    """JSON has no NaN: unknown becomes null."""
+    return None if math.isnan(value) else value
+
+
+class ChannelState(IntEnum):
+    """What a channel is doing, as its worker sees it; a reason text goes with each."""
+
+    STARTING = 0  # worker is up, no packet yet
+    RECORDING = 1  # packets arrive and are labelled
+    SILENT = 2  # packets came before, none do now
+    UNANCHORED = 3  # packets arrive, nothing says what time it is
+    BLOCKED = 4  # minutes wait because they cannot be written
+    STOPPED = 5  # worker flushed and left
+
+
+class AnchorSource(IntEnum):
+    """Where the mapping from RTP timestamps to UTC comes from; names as in the files."""
+
+    NONE = 0
+    RADIOD = 1
+    NTP = 2
+    WALL_CLOCK = 3
+    WWV = 4
+    WWVH = 5
+    CHU = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRecord(Record):
+    """One channel as its worker sees it; written a few times a second."""
+
+    heartbeat_monotonic_ns: int = UNKNOWN_NS
+    started_monotonic_ns: int = UNKNOWN_NS
+    last_packet_monotonic_ns: int = UNKNOWN_NS
+    last_status_monotonic_ns: int = UNKNOWN_NS
+    last_minute_utc_s: int = 0
+    last_write_monotonic_ns: int = UNKNOWN_NS
+    minutes_written: int = 0
+    minutes_dropped: int = 0
+    packets_received: int = 0
+    packets_lost: int = 0
+    packets_late: int = 0
+    packets_duplicate: int = 0
+    packets_reordered: int = 0
+    packets_bad: int = 0
+    socket_dropped: int = 0
+    anchor_uncertainty_ns: int = UNKNOWN_NS
+    frequency_hz: float = math.nan
+    write_ms: float = math.nan
+    level_dbfs: float = math.nan
+    completeness_pct: float = math.nan
+    minute_fill_pct: float = math.nan
+    radiod_offset_ms: float = math.nan
+    pid: int = 0
+    ssrc: int = 0
+    sample_rate_hz: int = 0
+    epoch_id: int = 0
+    socket_buffer_bytes: int = 0
+    backlog: int = 0
+    state: int = ChannelState.STARTING
+    anchor_source: int = AnchorSource.NONE
+    encoding: int = 0
+    reserved: int = 0
+    name: str = ""
+    reason: str = ""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        "channel",
+        Field("heartbeat_monotonic_ns", "q", "CLOCK_MONOTONIC of this publication, ns"),
+        Field("started_monotonic_ns", "q", "CLOCK_MONOTONIC of the worker's start, ns"),
+        Field("last_packet_monotonic_ns", "q", "CLOCK_MONOTONIC when a packet was last taken, ns"),
+        Field("last_status_monotonic_ns", "q", "CLOCK_MONOTONIC when a status of this SSRC was last taken, ns"),
+        Field("last_minute_utc_s", "q", "UTC second at which the newest file begins; 0 = none yet"),
+        Field("last_write_monotonic_ns", "q", "CLOCK_MONOTONIC when the newest file was on disk, ns"),
+        Field("minutes_written", "Q", "files, since the instance started"),
+        Field("minutes_dropped", "Q", "minutes that had to be given up, since the instance started"),
+        Field("packets_received", "Q", "since the instance started"),
+        Field("packets_lost", "Q", "sequence numbers that never came"),
+        Field("packets_late", "Q", "came after their minute was cut"),
+        Field("packets_duplicate", "Q", ""),
+        Field("packets_reordered", "Q", "came after a later one, in time"),
+        Field("packets_bad", "Q", "malformed, foreign or off every timeline"),
+        Field("socket_dropped", "Q", "reserved for drops at the socket"),
+        Field("anchor_uncertainty_ns", "q", "bound on the label error, ns"),
+        Field("frequency_hz", "d", "carrier, Hz"),
+        Field("write_ms", "d", "duration of the newest write, ms"),
+        Field("level_dbfs", "d", "mean power of the newest second or so, dB relative to full scale"),
+        Field("completeness_pct", "d", "of the newest file, percent"),
+        Field("minute_fill_pct", "d", "of the running minute, percent received so far"),
+        Field("radiod_offset_ms", "d", "radiod host's clock - this host's clock by the status stamps, ms, upper bound"),
+        Field("pid", "I", "of the worker"),
+        Field("ssrc", "I", "RTP synchronisation source"),
+        Field("sample_rate_hz", "I", "in force"),
+        Field("epoch_id", "I", "RTP timelines counted"),
+        Field("socket_buffer_bytes", "I", "receive buffer the kernel granted, bytes"),
+        Field("backlog", "I", "minutes that are over and not on disk"),
+        Field("state", "B", "0 starting 1 recording 2 silent 3 unanchored 4 blocked 5 stopped"),
+        Field("anchor_source", "B", "0 none 1 radiod 2 ntp 3 wall_clock 4 wwv 5 wwvh 6 chu"),
+        Field("encoding", "B", "radiod's number: 1 S16LE 2 S16BE 4 F32LE 6 F16LE 8 F32BE 9 F16BE"),
+        Field("reserved", "B", "0"),
+        Field("name", "64s", "channel name, UTF-8, NUL padded"),
+        Field("reason", "120s", "one line why state is what it is"),
+    )
+
+
+class ChildState(IntEnum):
+    """Supervision states, Supervisor's names (supervisord, states.py)."""
+
+    STOPPED = 0
+    STARTING = 1
+    RUNNING = 2
+    BACKOFF = 3
+    STOPPING = 4
+    FATAL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRecord(Record):
+    """One process as the supervisor sees it."""
+
+    started_monotonic_ns: int = UNKNOWN_NS
+    changed_monotonic_ns: int = UNKNOWN_NS
+    heartbeat_monotonic_ns: int = UNKNOWN_NS
+    restarts: int = 0
+    pid: int = 0
+    last_status: int = 0
+    state: int = ChildState.STOPPED
+    name: str = ""
+    reason: str = ""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        "child",
+        Field("started_monotonic_ns", "q", "CLOCK_MONOTONIC of the fork, ns"),
+        Field("changed_monotonic_ns", "q", "CLOCK_MONOTONIC of the last change of state, ns"),
+        Field("heartbeat_monotonic_ns", "q", "CLOCK_MONOTONIC of this record, ns"),
+        Field("restarts", "I", "times it was started again"),
+        Field("pid", "I", "0 = not running"),
+        Field("last_status", "i", "last wait status as os.waitstatus_to_exitcode gives it"),
+        Field("state", "I", "0 stopped 1 starting 2 running 3 backoff 4 stopping 5 fatal"),
+        Field("name", "64s", "supervisor, ntp or the channel's id"),
+        Field("reason", "120s", "one line why state is what it is"),
+    )
+
+
+def layout_c(*records: type[Record]) -> str:
+    """The records' layouts as C comments and offsets, for a reader in another language."""
+    lines = []
+    for record in records:
+        layout = record.LAYOUT
+        lines.append(f"/* {layout.name}: {layout.size} bytes */")
+        lines += [f"/* {at:4d} {f.code:>4s} */ {f.name}: {f.meaning}" for at, f in layout.offsets()]
+    return "\n".join(lines)
+
+
+for _record in (NtpRecord, ChannelRecord, ChildRecord):
+    assert [f.name for f in fields(_record)] == [f.name for f in _record.LAYOUT.fields], _record

@@ -1,0 +1,275 @@
+"""Named shared memory: POSIX segments, and cells that are read without lock or wait.
+
+A cell is the two-slot (latch) form of a seqlock. One process writes, any number read:
+
+    byte 0   u64  sequence of the newest whole record, 0 = none yet
+    byte 64  slot 0, byte 64 + slot_size  slot 1; record k lies in slot k & 1:
+             u64 sequence, u32 crc32, u32 length, payload
+
+The writer marks the older slot invalid (sequence 0), fills it, and only then moves the
+first word on. A writer that dies half-way has touched only the slot that nobody is
+pointed to, so a reader always has a good record. A reader copies the slot that word 0
+names and accepts it only if its sequence is the one it looked for and the CRC, seeded
+with that sequence, fits: on a weakly-ordered CPU Python has no barriers, and the CRC is
+what makes a mixture of two records impossible to mistake for one.
+
+Single words are stored through `memoryview.cast("Q")`, which is one aligned 8-byte
+store; `struct.pack_into` passes through zero and is never used on a live word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import posix_ipc
+
+from pipeline import PipelineError
+from pipeline.records import ChannelRecord, ChildRecord, NtpRecord, Record
+
+SLOT_HEADER = struct.Struct("<QII")
+CELL_HEADER = 64
+# The writer needs two whole publications while a reader copies one slot before that read
+# fails; 64 in a row do not happen with a live writer and bound the wait with a mad one.
+READ_TRIES = 64
+
+
+class SharedMemoryError(PipelineError):
+    """A segment is missing, foreign or of another version."""
+
+
+def slot_size(payload_size: int) -> int:
+    """Bytes of one slot, a whole number of cache lines."""
+    return -(-(SLOT_HEADER.size + payload_size) // 64) * 64
+
+
+def cell_size(payload_size: int) -> int:
+    """Bytes of one cell for payloads of up to `payload_size`."""
+    return CELL_HEADER + 2 * slot_size(payload_size)
+
+
+class Cell:
+    """Reads and writes one cell within a mapping; `offset` must be a multiple of 64."""
+
+    __slots__ = ("_base", "_bytes", "_capacity", "_header", "_size", "_words")
+
+    def __init__(self, view: memoryview, offset: int, payload_size: int) -> None:
+        if offset % 64:
+            raise ValueError(f"cell offset {offset} is not a multiple of 64")
+        self._bytes = view
+        self._words = view.cast("Q")
+        self._header = offset // 8
+        self._base = offset + CELL_HEADER
+        self._size = slot_size(payload_size)
+        self._capacity = payload_size
+
+    def write(self, payload: bytes) -> None:
+        """Publish `payload`; only the cell's one writer may call this."""
+        size = len(payload)
+        if size > self._capacity:
+            raise ValueError(f"record of {size} bytes in a cell of {self._capacity}")
+        words = self._words
+        sequence = words[self._header] + 1
+        start = self._base + (sequence & 1) * self._size
+        words[start >> 3] = 0
+        self._bytes[start + 16 : start + 16 + size] = payload
+        words[(start >> 3) + 1] = zlib.crc32(payload, sequence & 0xFFFFFFFF) | size << 32
+        words[start >> 3] = sequence
+        words[self._header] = sequence
+
+    def read(self) -> bytes | None:
+        """The newest whole record; None when nothing was ever written or nothing whole is there."""
+        words, view, base, size = self._words, self._bytes, self._base, self._size
+        for _ in range(READ_TRIES):
+            sequence = words[self._header]
+            if not sequence:
+                return None
+            start = base + (sequence & 1) * size
+            slot = bytes(view[start : start + size])
+            found, crc, length = SLOT_HEADER.unpack_from(slot)
+            payload = slot[16 : 16 + length]
+            if found == sequence and zlib.crc32(payload, sequence & 0xFFFFFFFF) == crc:
+                return payload
+        return None
+
+
+R = TypeVar("R", bound=Record)
+
+
+class RecordCell(Generic[R]):
+    """A cell that holds one kind of record."""
+
+    __slots__ = ("_cell", "_kind")
+
+    def __init__(self, view: memoryview, offset: int, kind: type[R]) -> None:
+        self._cell = Cell(view, offset, kind.LAYOUT.size)
+        self._kind = kind
+
+    def write(self, record: R) -> None:
+        """Publish `record`; only the one writer may call this."""
+        self._cell.write(record.to_bytes())
+
+    def read(self) -> R:
+        """The newest whole record, or the kind's defaults (all unknown) when there is none."""
+        payload = self._cell.read()
+        return self._kind() if payload is None else self._kind.from_bytes(payload)
+
+
+class Segment:
+    """A named POSIX segment mapped whole; `buf` is its memory.
+
+    `create` makes a new one and refuses an existing name; `open` maps an existing one.
+    The mapping lives as long as the object; the name until `unlink`.
+    """
+
+    def __init__(self, name: str, fd: int, size: int, writable: bool) -> None:
+        self.name = name
+        self.size = size
+        self.map = mmap.mmap(fd, size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+        self.buf = memoryview(self.map)
+
+    @classmethod
+    def create(cls, name: str, size: int) -> Segment:
+        """A new zeroed segment, mode 0644 whatever the umask; `size` bytes, rounded up to pages."""
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        try:
+            shm = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o644, size=size)
+        except posix_ipc.ExistentialError:
+            raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
+        try:
+            os.fchmod(shm.fd, 0o644)
+            return cls(name, shm.fd, size, writable=True)
+        finally:
+            shm.close_fd()
+
+    @classmethod
+    def open(cls, name: str, writable: bool = False) -> Segment:
+        """Map an existing segment.
+
+        Raises SharedMemoryError when there is none or it cannot be opened.
+        """
+        try:
+            shm = posix_ipc.SharedMemory(name, 0, read_only=not writable)
+        except posix_ipc.ExistentialError:
+            raise SharedMemoryError(f"no shared memory segment {name}; nothing runs under this instance name") from None
+        except posix_ipc.PermissionsError:
+            raise SharedMemoryError(f"shared memory segment {name} belongs to another user") from None
+        try:
+            return cls(name, shm.fd, os.fstat(shm.fd).st_size, writable)
+        finally:
+            shm.close_fd()
+
+    def close(self) -> None:
+        """Drop the mapping if no view of it is alive."""
+        self.buf.release()
+        self.map.close()
+
+    def unlink(self) -> None:
+        """Remove the name; mappings stay valid. Harmless when it is gone already."""
+        unlink(self.name)
+
+
+def unlink(name: str) -> None:
+    """Remove a segment's name if it exists."""
+    with contextlib.suppress(posix_ipc.ExistentialError):
+        posix_ipc.unlink_shared_memory(name)
+
+
+MAGIC = int.from_bytes(b"GRAPEPL1", "little")
+VERSION = 1
+MAX_CHANNELS = 512
+HEADER_SIZE = 4096
+HEADER = struct.Struct("<QIIqqIIIIIIII64s")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first bytes of the instance's segment; written once, before the first fork."""
+
+    magic: int
+    version: int
+    header_size: int
+    created_utc_ns: int
+    created_monotonic_ns: int
+    supervisor_pid: int
+    max_channels: int
+    ntp_offset: int
+    ntp_diagnostics_offset: int
+    channels_offset: int
+    channel_stride: int
+    children_offset: int
+    child_stride: int
+    instance: str
+
+
+def segment_name(instance: str, channel_id: str = "") -> str:
+    """`/grape-pipeline-<instance>` or `/grape-pipeline-<instance>-<channel>`."""
+    return f"/grape-pipeline-{instance}" + (f"-{channel_id}" if channel_id else "")
+
+
+# Room for the monitor's counters as JSON text; read by people's tools, never by workers.
+DIAGNOSTICS_SIZE = 16384
+
+
+class Board:
+    """The instance's segment: one NTP cell, one cell per channel, one per child.
+
+    `ntp` is written by the monitor, `channels[i]` by the worker of channel i,
+    `children[i]` by the supervisor (0 itself, 1 the monitor, 2 + i the worker of channel
+    i), `diagnostics` (JSON text) by the monitor.
+    """
+
+    def __init__(self, segment: Segment, header: Header) -> None:
+        self.segment = segment
+        self.header = header
+        view = segment.buf
+        self.ntp = RecordCell(view, header.ntp_offset, NtpRecord)
+        self.diagnostics = Cell(view, header.ntp_diagnostics_offset, DIAGNOSTICS_SIZE)
+        self.channels = [
+            RecordCell(view, header.channels_offset + i * header.channel_stride, ChannelRecord)
+            for i in range(header.max_channels)
+        ]
+        self.children = [
+            RecordCell(view, header.children_offset + i * header.child_stride, ChildRecord)
+            for i in range(header.max_channels + 2)
+        ]
+
+    @classmethod
+    def create(cls, instance: str, supervisor_pid: int, utc_ns: int, monotonic_ns: int) -> Board:
+        """Make the segment of `instance`; SharedMemoryError when the name is taken."""
+        ntp = HEADER_SIZE
+        diagnostics = ntp + cell_size(NtpRecord.LAYOUT.size)
+        channels = diagnostics + cell_size(DIAGNOSTICS_SIZE)
+        channel_stride = cell_size(ChannelRecord.LAYOUT.size)
+        children = channels + MAX_CHANNELS * channel_stride
+        child_stride = cell_size(ChildRecord.LAYOUT.size)
+        header = Header(
+            MAGIC, VERSION, HEADER_SIZE, utc_ns, monotonic_ns, supervisor_pid, MAX_CHANNELS,
+            ntp, diagnostics, channels, channel_stride, children, child_stride, instance,
+        )  # fmt: skip
+        segment = Segment.create(segment_name(instance), children + (MAX_CHANNELS + 2) * child_stride)
+        values = [getattr(header, name) for name in Header.__slots__[:-1]]
+        segment.buf[: HEADER.size] = HEADER.pack(*values, instance.encode())
+        return cls(segment, header)
+
+    @classmethod
+    def open(cls, instance: str) -> Board:
+        """Map the segment of a running (or dead) instance for reading."""
+        segment = Segment.open(segment_name(instance))
+        if segment.size < HEADER_SIZE:
+            raise SharedMemoryError(f"shared memory segment {segment.name} is empty")
+        values = list(HEADER.unpack_from(segment.buf))
+        values[-1] = values[-1].rstrip(b"\0").decode(errors="replace")
+        header = Header(*values)
+        if header.magic != MAGIC:
+            raise SharedMemoryError(f"shared memory segment {segment.name} is not grape-pipeline's")
+        if header.version != VERSION:
+            raise SharedMemoryError(
+                f"shared memory segment {segment.name} has layout {header.version}, this program reads {VERSION}"
+            )
+        return cls(segment, header)

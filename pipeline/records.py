@@ -1,8 +1,9 @@
 """Layouts and units of everything that is shared between processes.
 
-A record is a frozen dataclass with one `Layout`: an ordered table of (field, struct
-code, unit and meaning). The table is the only description of the bytes; the C header
-(`grape-pipeline` documentation, `layout_c`) and the pack/unpack code come from it.
+A record is a named tuple with one `Layout`: an ordered table of (field, struct code,
+unit and meaning). The table is the only description of the bytes: the pack/unpack code
+comes from it, and the structs of etc/grape_pipeline_shm.h are checked against it. Named
+tuples, since a reader makes one per read and a frozen dataclass takes five times as long.
 
 Rules. Little-endian, no padding but what a table names. Unknown is NaN for floats, ""
 for text, `UNKNOWN_NS` for times and ages; never zero. Offsets are host - UTC: positive
@@ -14,9 +15,9 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 UNKNOWN_NS = -(1 << 63)
 
@@ -66,20 +67,28 @@ class Layout:
         return rows
 
 
-class Record:
-    """Base of the shared records: bytes and back through the class's `LAYOUT`."""
+class Record(tuple[Any, ...]):
+    """Base of the shared records, beside their named tuple: bytes and back through `LAYOUT`."""
 
     __slots__ = ()
     LAYOUT: ClassVar[Layout]
 
     def to_bytes(self) -> bytes:
         """The record as it lies in shared memory."""
-        return self.LAYOUT.pack([getattr(self, f.name) for f in self.LAYOUT.fields])
+        return self.LAYOUT.pack(list(self))
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
         """The record that `to_bytes` wrote."""
-        return cls(*cls.LAYOUT.unpack(payload))
+        return tuple.__new__(cls, cls.LAYOUT.unpack(payload))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; TypeError for a name that is not a field."""
+        names = [f.name for f in self.LAYOUT.fields]
+        unknown = changes.keys() - set(names)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return tuple.__new__(type(self), [changes.get(name, value) for name, value in zip(names, self, strict=True)])
 
 
 class NtpState(IntEnum):
@@ -99,10 +108,7 @@ class NtpQuality(IntEnum):
     RELAXED = 2
 
 
-@dataclass(frozen=True, slots=True)
-class NtpRecord(Record):
-    """The NTP monitor's verdict, one for all channels; written every 10 s and at each change."""
-
+class _NtpFields(NamedTuple):
     published_monotonic_ns: int = UNKNOWN_NS
     monotonic_ns: int = UNKNOWN_NS
     utc_ns: int = UNKNOWN_NS
@@ -121,6 +127,11 @@ class NtpRecord(Record):
     flags: int = 0
     source: str = ""
 
+
+class NtpRecord(_NtpFields, Record):
+    """The NTP monitor's verdict, one for all channels; written every 10 s and at each change."""
+
+    __slots__ = ()
     LAYOUT: ClassVar[Layout] = Layout(
         "ntp",
         Field("published_monotonic_ns", "q", "CLOCK_MONOTONIC of this publication, ns; the monitor's heartbeat"),
@@ -202,10 +213,7 @@ class AnchorSource(IntEnum):
     CHU = 6
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRecord(Record):
-    """One channel as its worker sees it; written a few times a second."""
-
+class _ChannelFields(NamedTuple):
     heartbeat_monotonic_ns: int = UNKNOWN_NS
     started_monotonic_ns: int = UNKNOWN_NS
     last_packet_monotonic_ns: int = UNKNOWN_NS
@@ -237,10 +245,15 @@ class ChannelRecord(Record):
     state: int = ChannelState.STARTING
     anchor_source: int = AnchorSource.NONE
     encoding: int = 0
-    reserved: int = 0
+    owned: int = 0
     name: str = ""
     reason: str = ""
 
+
+class ChannelRecord(_ChannelFields, Record):
+    """One channel as its worker sees it; written a few times a second."""
+
+    __slots__ = ()
     LAYOUT: ClassVar[Layout] = Layout(
         "channel",
         Field("heartbeat_monotonic_ns", "q", "CLOCK_MONOTONIC of this publication, ns"),
@@ -254,7 +267,7 @@ class ChannelRecord(Record):
         Field("packets_received", "Q", "since the instance started"),
         Field("packets_lost", "Q", "sequence numbers that never came"),
         Field("packets_late", "Q", "came after their minute was cut"),
-        Field("packets_duplicate", "Q", ""),
+        Field("packets_duplicate", "Q", "came again and changed nothing"),
         Field("packets_reordered", "Q", "came after a later one, in time"),
         Field("packets_bad", "Q", "malformed, foreign or off every timeline"),
         Field("socket_dropped", "Q", "reserved for drops at the socket"),
@@ -274,7 +287,7 @@ class ChannelRecord(Record):
         Field("state", "B", "0 starting 1 recording 2 silent 3 unanchored 4 blocked 5 stopped"),
         Field("anchor_source", "B", "0 none 1 radiod 2 ntp 3 wall_clock 4 wwv 5 wwvh 6 chu"),
         Field("encoding", "B", "radiod's number: 1 S16LE 2 S16BE 4 F32LE 6 F16LE 8 F32BE 9 F16BE"),
-        Field("reserved", "B", "0"),
+        Field("owned", "B", "1 = radiod's newest status says that this program created the channel"),
         Field("name", "64s", "channel name, UTF-8, NUL padded"),
         Field("reason", "120s", "one line why state is what it is"),
     )
@@ -291,10 +304,7 @@ class ChildState(IntEnum):
     FATAL = 5
 
 
-@dataclass(frozen=True, slots=True)
-class ChildRecord(Record):
-    """One process as the supervisor sees it."""
-
+class _ChildFields(NamedTuple):
     started_monotonic_ns: int = UNKNOWN_NS
     changed_monotonic_ns: int = UNKNOWN_NS
     heartbeat_monotonic_ns: int = UNKNOWN_NS
@@ -305,6 +315,11 @@ class ChildRecord(Record):
     name: str = ""
     reason: str = ""
 
+
+class ChildRecord(_ChildFields, Record):
+    """One process as the supervisor sees it."""
+
+    __slots__ = ()
     LAYOUT: ClassVar[Layout] = Layout(
         "child",
         Field("started_monotonic_ns", "q", "CLOCK_MONOTONIC of the fork, ns"),
@@ -319,15 +334,5 @@ class ChildRecord(Record):
     )
 
 
-def layout_c(*records: type[Record]) -> str:
-    """The records' layouts as C comments and offsets, for a reader in another language."""
-    lines = []
-    for record in records:
-        layout = record.LAYOUT
-        lines.append(f"/* {layout.name}: {layout.size} bytes */")
-        lines += [f"/* {at:4d} {f.code:>4s} */ {f.name}: {f.meaning}" for at, f in layout.offsets()]
-    return "\n".join(lines)
-
-
 for _record in (NtpRecord, ChannelRecord, ChildRecord):
-    assert [f.name for f in fields(_record)] == [f.name for f in _record.LAYOUT.fields], _record
+    assert list(_record._fields) == [f.name for f in _record.LAYOUT.fields], _record

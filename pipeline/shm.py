@@ -4,17 +4,18 @@ A cell is the two-slot (latch) form of a seqlock. One process writes, any number
 
     byte 0   u64  sequence of the newest whole record, 0 = none yet
     byte 64  slot 0, byte 64 + slot_size  slot 1; record k lies in slot k & 1:
-             u64 sequence, u32 crc32, u32 length, payload
+             u32 crc32 of the payload, seeded with the low half of k; u32 length; payload
 
-The writer marks the older slot invalid (sequence 0), fills it, and only then moves the
-first word on. A writer that dies half-way has touched only the slot that nobody is
-pointed to, so a reader always has a good record. A reader copies the slot that word 0
-names and accepts it only if its sequence is the one it looked for and the CRC, seeded
-with that sequence, fits: on a weakly-ordered CPU Python has no barriers, and the CRC is
-what makes a mixture of two records impossible to mistake for one.
+The writer marks the older slot (all bits of its first word), fills it, and only then
+moves the cell's first word on. A writer that dies half-way has touched only the slot
+that nobody is pointed to, so a reader always has a good record. A reader copies the
+slot that word 0 names and accepts it if the CRC, seeded with the sequence that it looked
+for, fits: on a weakly-ordered CPU Python has no barriers, and the CRC is what makes a
+mixture of two records, or the slot's former record, impossible to mistake for this one.
 
-Single words are stored through `memoryview.cast("Q")`, which is one aligned 8-byte
-store; `struct.pack_into` passes through zero and is never used on a live word.
+Single words are stored and loaded through `memoryview.cast("Q")`, which is one aligned
+8-byte access; `struct.pack_into` passes through zero and is never used on a live word.
+isal's crc32 is zlib's polynomial at a third of the time (tests/bench/bench_shm.py).
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ import contextlib
 import mmap
 import os
 import struct
-import zlib
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import posix_ipc
+from isal.isal_zlib import crc32
 
 from pipeline import PipelineError
 from pipeline.records import ChannelRecord, ChildRecord, NtpRecord, Record
 
-SLOT_HEADER = struct.Struct("<QII")
+SLOT_HEADER_SIZE = 8
 CELL_HEADER = 64
+# No record is as long as this: such a slot is being filled and fits no sequence.
+FILLING = (1 << 64) - 1
 # The writer needs two whole publications while a reader copies one slot before that read
 # fails; 64 in a row do not happen with a live writer and bound the wait with a mad one.
 READ_TRIES = 64
@@ -45,7 +48,7 @@ class SharedMemoryError(PipelineError):
 
 def slot_size(payload_size: int) -> int:
     """Bytes of one slot, a whole number of cache lines."""
-    return -(-(SLOT_HEADER.size + payload_size) // 64) * 64
+    return -(-(SLOT_HEADER_SIZE + payload_size) // 64) * 64
 
 
 def cell_size(payload_size: int) -> int:
@@ -56,13 +59,16 @@ def cell_size(payload_size: int) -> int:
 class Cell:
     """Reads and writes one cell within a mapping; `offset` must be a multiple of 64."""
 
-    __slots__ = ("_base", "_bytes", "_capacity", "_header", "_size", "_words")
+    __slots__ = ("_base", "_bytes", "_capacity", "_copy", "_header", "_size", "_words")
 
     def __init__(self, view: memoryview, offset: int, payload_size: int) -> None:
         if offset % 64:
             raise ValueError(f"cell offset {offset} is not a multiple of 64")
         self._bytes = view
         self._words = view.cast("Q")
+        # A slice of the mapping itself is a copy made in one step; a view's slice takes two.
+        whole = isinstance(view.obj, mmap.mmap) and len(view.obj) == view.nbytes
+        self._copy: Any = view.obj if whole else _Copier(view)
         self._header = offset // 8
         self._base = offset + CELL_HEADER
         self._size = slot_size(payload_size)
@@ -76,39 +82,55 @@ class Cell:
         words = self._words
         sequence = words[self._header] + 1
         start = self._base + (sequence & 1) * self._size
-        words[start >> 3] = 0
-        self._bytes[start + 16 : start + 16 + size] = payload
-        words[(start >> 3) + 1] = zlib.crc32(payload, sequence & 0xFFFFFFFF) | size << 32
-        words[start >> 3] = sequence
+        words[start >> 3] = FILLING
+        self._bytes[start + 8 : start + 8 + size] = payload
+        words[start >> 3] = crc32(payload, sequence & 0xFFFFFFFF) | size << 32
         words[self._header] = sequence
+
+    def sequence(self) -> int:
+        """How many records were published; changes with each, so a reader can skip what it has seen."""
+        found: int = self._words[self._header]
+        return found
 
     def read(self) -> bytes | None:
         """The newest whole record; None when nothing was ever written or nothing whole is there."""
-        words, view, base, size = self._words, self._bytes, self._base, self._size
+        words, copy, base, size, capacity = self._words, self._copy, self._base, self._size, self._capacity
         for _ in range(READ_TRIES):
             sequence = words[self._header]
             if not sequence:
                 return None
             start = base + (sequence & 1) * size
-            slot = bytes(view[start : start + size])
-            found, crc, length = SLOT_HEADER.unpack_from(slot)
-            payload = slot[16 : 16 + length]
-            if found == sequence and zlib.crc32(payload, sequence & 0xFFFFFFFF) == crc:
-                return payload
+            mark = words[start >> 3]
+            length = mark >> 32
+            if length <= capacity:
+                payload: bytes = copy[start + 8 : start + 8 + length]
+                if crc32(payload, sequence & 0xFFFFFFFF) == mark & 0xFFFFFFFF:
+                    return payload
         return None
+
+
+class _Copier:
+    """Slices of a memoryview as bytes, for cells in a part of a mapping."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def __getitem__(self, part: slice) -> bytes:
+        return bytes(self._view[part])
 
 
 R = TypeVar("R", bound=Record)
 
 
 class RecordCell(Generic[R]):
-    """A cell that holds one kind of record."""
+    """A cell that holds one kind of record; keeps the newest one decoded."""
 
-    __slots__ = ("_cell", "_kind")
+    __slots__ = ("_cell", "_kind", "_newest")
 
     def __init__(self, view: memoryview, offset: int, kind: type[R]) -> None:
         self._cell = Cell(view, offset, kind.LAYOUT.size)
         self._kind = kind
+        self._newest = (0, kind())
 
     def write(self, record: R) -> None:
         """Publish `record`; only the one writer may call this."""
@@ -116,8 +138,16 @@ class RecordCell(Generic[R]):
 
     def read(self) -> R:
         """The newest whole record, or the kind's defaults (all unknown) when there is none."""
+        seen, record = self._newest
+        sequence = self._cell.sequence()
+        if sequence == seen:
+            return record
         payload = self._cell.read()
-        return self._kind() if payload is None else self._kind.from_bytes(payload)
+        if payload is None:
+            return self._kind()
+        # The payload may be newer than `sequence`; then the next read decodes it once more.
+        self._newest = (sequence, self._kind.from_bytes(payload))
+        return self._newest[1]
 
 
 class Segment:
@@ -135,15 +165,26 @@ class Segment:
 
     @classmethod
     def create(cls, name: str, size: int) -> Segment:
-        """A new zeroed segment, mode 0644 whatever the umask; `size` bytes, rounded up to pages."""
+        """A new zeroed segment, mode 0644 whatever the umask; `size` bytes, rounded up to pages.
+
+        The memory is taken at once: a full /dev/shm is an error here instead of a SIGBUS in
+        whoever first touches a page that is not there. Raises SharedMemoryError.
+        """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             shm = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o644, size=size)
         except posix_ipc.ExistentialError:
             raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
         try:
+            os.posix_fallocate(shm.fd, 0, size)
             os.fchmod(shm.fd, 0o644)
             return cls(name, shm.fd, size, writable=True)
+        except OSError as error:
+            unlink(name)
+            raise SharedMemoryError(
+                f"no room for shared memory segment {name} of {size >> 20} MiB ({error.strerror}); enlarge /dev/shm "
+                "(`mount -o remount,size=... /dev/shm`) or lower recorder.buffer_minutes"
+            ) from error
         finally:
             shm.close_fd()
 
@@ -167,7 +208,8 @@ class Segment:
     def close(self) -> None:
         """Drop the mapping if no view of it is alive."""
         self.buf.release()
-        self.map.close()
+        with contextlib.suppress(BufferError):
+            self.map.close()
 
     def unlink(self) -> None:
         """Remove the name; mappings stay valid. Harmless when it is gone already."""
@@ -254,7 +296,9 @@ class Board:
         )  # fmt: skip
         segment = Segment.create(segment_name(instance), children + (MAX_CHANNELS + 2) * child_stride)
         values = [getattr(header, name) for name in Header.__slots__[:-1]]
-        segment.buf[: HEADER.size] = HEADER.pack(*values, instance.encode())
+        packed = HEADER.pack(*values, instance.encode())
+        segment.buf[8 : HEADER.size] = packed[8:]
+        segment.buf[:8] = packed[:8]  # the magic number last: whoever sees it sees all
         return cls(segment, header)
 
     @classmethod
@@ -272,4 +316,6 @@ class Board:
             raise SharedMemoryError(
                 f"shared memory segment {segment.name} has layout {header.version}, this program reads {VERSION}"
             )
+        if segment.size < header.children_offset + (header.max_channels + 2) * header.child_stride:
+            raise SharedMemoryError(f"shared memory segment {segment.name} is cut short: {segment.size} bytes")
         return cls(segment, header)

@@ -1,0 +1,116 @@
+"""`grape-pipeline ntp`: what the configured time sources say about this host's clock."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import EXIT_FAILURE, EXIT_OK
+from pipeline.cli.common import config_option, json_option, load, print_json
+from pipeline.config import Ntp
+from pipeline.ntp import measure_once
+from pipeline.ntp.report import sentence
+from pipeline.ntp.rows import Row
+from pipeline.records import NtpRecord
+
+HEADINGS = ("", "Name", "Address", "St", "Reach", "Offset ms", "Delay ms", "Disp ms", "Reason")
+NUMERIC = (3, 4, 5, 6, 7)
+LEGEND = "* best  + combined  - agrees, not combined  x falseticker  ? unusable; offset = this host - server"
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--once", is_flag=True, help="One round, the default.")
+@click.option("--watch", is_flag=True, help="Go on measuring, politely, and show every result until interrupted.")
+def ntp(config_path: Path | None, as_json: bool, once: bool, watch: bool) -> None:
+    """Measure this host's clock against the configured sources; the clock is not touched.
+
+    A row a server, refusals named, the verdict last. Exit 0 when synchronised, 1 when not.
+
+    Example: grape-pipeline ntp --json
+    """
+    if once and watch:
+        raise click.UsageError("--once and --watch exclude each other")
+    config = load(config_path, need_channels=False).ntp
+    raise SystemExit(_watch(config, as_json) if watch else _once(config, as_json))
+
+
+def _once(config: Ntp, as_json: bool) -> int:
+    show_progress = sys.stderr.isatty() and not as_json
+    measurement = measure_once(config, _progress if show_progress else None)
+    if show_progress:
+        click.echo("\r\033[K", nl=False, err=True)
+    _show(measurement.servers, measurement.record, dict(measurement.local), config, as_json)
+    return EXIT_OK if measurement.record.synced else EXIT_FAILURE
+
+
+def _progress(done: int, servers: int) -> None:
+    click.echo(f"\r{done} of {servers} servers", nl=False, err=True)
+
+
+def _watch(config: Ntp, as_json: bool) -> int:
+    from pipeline.ntp.loop import Loop
+    from pipeline.ntp.report import Report
+
+    synced = False
+
+    def show(report: Report) -> None:
+        nonlocal synced
+        synced = bool(report.record.synced)
+        if not as_json:
+            click.clear()
+        _show(report.rows, report.record, dict(report.local), config, as_json)
+
+    loop = Loop(config, show)
+    try:
+        loop.run(lambda: False)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        loop.close()
+    return EXIT_OK if synced else EXIT_FAILURE
+
+
+def _show(rows: tuple[Row, ...], record: NtpRecord, local: dict[str, str], config: Ntp, as_json: bool) -> None:
+    if as_json:
+        verdict = record.at(time.monotonic_ns(), config.stale_after_s)
+        print_json({"servers": [row.as_dict() for row in rows], "verdict": verdict})
+        return
+    for line in _table(rows):
+        click.echo(line)
+    for source, text in local.items():
+        click.echo(f"{source}: {text}")
+    click.echo(sentence(record, len(rows)))
+
+
+def _table(rows: tuple[Row, ...]) -> list[str]:
+    cells = [HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
+    lines = []
+    for line in cells:
+        padded = [c.rjust(w) if i in NUMERIC else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        lines.append(" ".join(padded).rstrip())
+    return [*lines, LEGEND] if rows else []
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.state.symbol,
+        row.name,
+        "" if row.address in (None, row.name) else str(row.address),
+        _number(row.stratum, "d"),
+        f"{row.reach:o}",
+        _number(row.offset_ms, "+.3f"),
+        _number(row.delay_ms, ".3f"),
+        _number(row.dispersion_ms, ".3f"),
+        row.reason,
+    )
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,53 @@
+"""The command `status`: one look at a running instance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pipeline import EXIT_NOT_RUNNING
+from pipeline.cli.common import config_option, json_option, load, print_json
+from pipeline.cli.service import find_instance, instance_option
+from pipeline.config import Config, ConfigError
+from pipeline.report import health, lines
+from pipeline.report_json import status_json, stopped_json
+from pipeline.shm import Board, SharedMemoryError
+from pipeline.snapshot import take
+
+
+@click.command()
+@config_option
+@instance_option
+@json_option
+def status(config_path: Path | None, instance: str | None, as_json: bool) -> int:
+    """Show what a running instance does, and one line for each thing that is wrong.
+
+    Reads shared memory only, so it costs the recording nothing. Exit status: 0 all is
+    well, 1 something has to be known, 2 data is being lost, 3 not running.
+
+    Example: grape-pipeline status --json
+    """
+    name = find_instance(config_path, instance)
+    try:
+        board = Board.open(name)
+    except SharedMemoryError as error:
+        if as_json:
+            print_json(stopped_json(name))
+        else:
+            click.echo(f"{name}: not running ({error})")
+        return EXIT_NOT_RUNNING
+    snapshot = take(board, _config(config_path))
+    if as_json:
+        print_json(status_json(snapshot))
+    else:
+        click.echo("\n".join(lines(snapshot)))
+    return int(health(snapshot).level)
+
+
+def _config(config_path: Path | None) -> Config | None:
+    """What the board does not hold; status works without."""
+    try:
+        return load(config_path, need_channels=False)
+    except ConfigError:
+        return None

@@ -1,0 +1,187 @@
+"""The supervised children: a process with its life, and a channel's seat that outlives it.
+
+A seat keeps what must not die with a worker: the sockets, where datagrams wait for the
+successor, and the journal segment, which holds the samples that are not yet in a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+
+from pipeline import PipelineError
+from pipeline.config import Channel, Config
+from pipeline.instance import SHM_DIR
+from pipeline.parts import Parts, Sockets
+from pipeline.records import ChildRecord
+from pipeline.restarts import Action, Life, Limits, describe
+from pipeline.shm import Segment, segment_name, unlink
+
+log = logging.getLogger(__name__)
+
+SIGNALS = {Action.TERMINATE: signal.SIGTERM, Action.ABORT: signal.SIGABRT, Action.KILL: signal.SIGKILL}
+
+
+def worker_limits(config: Config) -> Limits:
+    """When a worker counts as hung and how it is restarted."""
+    return Limits.of(config.supervisor, config.supervisor.heartbeat_timeout_s)
+
+
+def monitor_limits(config: Config) -> Limits:
+    """The same for the NTP monitor, whose heartbeat is its publication: a rare one must not look like a hang."""
+    patience_s = max(config.supervisor.monitor_heartbeat_timeout_s, 3 * config.ntp.publish_interval_s)
+    return Limits.of(config.supervisor, patience_s)
+
+
+class Child:
+    """One process: its name, its life and, while it lives, its pid."""
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        self.name = name
+        self.life = Life(limits)
+        self.pid = 0
+
+    def signal(self, action: Action) -> None:
+        """Send what `action` stands for; a stopped process is continued so that it can obey."""
+        if not self.pid:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, SIGNALS[action])
+            os.kill(self.pid, signal.SIGCONT)
+
+    def reap(self) -> int | None:
+        """The exit status if the process is gone, else None; asks for this pid alone.
+
+        waitpid(-1) would take the status of children that somebody else in this process
+        waits for.
+        """
+        if not self.pid:
+            return None
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return -signal.SIGKILL
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+    def record(self, now_ns: int) -> ChildRecord:
+        """What the board shows."""
+        life = self.life
+        return ChildRecord(
+            started_monotonic_ns=life.started_ns,
+            changed_monotonic_ns=life.changed_ns,
+            heartbeat_monotonic_ns=now_ns,
+            restarts=life.restarts,
+            pid=self.pid,
+            last_status=life.last_status,
+            state=life.state,
+            name=self.name,
+            reason=life.reason,
+        )
+
+
+class Seat(Child):
+    """One channel's place on the board, with its worker, sockets and journal segment."""
+
+    def __init__(self, index: int, channel: Channel, limits: Limits) -> None:
+        super().__init__(channel.id, limits)
+        self.index = index
+        self.channel = channel
+        self.sockets: Sockets | None = None
+        self.journal: Segment | None = None
+        self.dropping = False
+        self._renew_sockets = False
+        self._renew_journal = False
+        # True once the journal may hold samples that are in no file.
+        self.used = False
+
+    @property
+    def flushed(self) -> bool:
+        """True when everything that was received is in files."""
+        return not self.used or (self.pid == 0 and self.life.last_status == 0)
+
+    def change(self, channel: Channel, new_sockets: bool, new_journal: bool) -> None:
+        """Use `channel` from the next worker on."""
+        self.channel = channel
+        self._renew_sockets |= new_sockets
+        self._renew_journal |= new_journal
+
+    def equip(self, parts: Parts, config: Config) -> None:
+        """Make the sockets and the journal that are missing or outdated.
+
+        Raises PipelineError or OSError: this channel cannot be recorded.
+        """
+        if self._renew_sockets and self.sockets is not None:
+            self.sockets.close()
+            self.sockets = None
+        if self._renew_journal and self.journal is not None:
+            self.release_journal(config.recorder.instance)
+        self._renew_sockets = self._renew_journal = False
+        if self.sockets is None:
+            self.sockets = parts.open_sockets(self.channel, config.radiod)
+        if self.journal is None:
+            self.journal = self._take_journal(parts, config)
+
+    def _take_journal(self, parts: Parts, config: Config) -> Segment:
+        """The samples that a dead instance left, or a new journal.
+
+        What is there but does not fit this configuration can no longer be read by anybody.
+        """
+        instance, recorder = config.recorder.instance, config.recorder
+        found = parts.open_journal(instance, self.channel, recorder)
+        if found is not None:
+            self.used = True
+            log.info("%s: samples of an earlier run are in shared memory and will be salvaged", self.name)
+            return found
+        self.used = False
+        name = segment_name(instance, self.name)
+        if (SHM_DIR / name.lstrip("/")).exists():
+            unlink(name)
+            log.error("%s: samples left in shared memory do not fit this configuration and are given up", self.name)
+        return parts.create_journal(instance, self.channel, recorder)
+
+    def release_journal(self, instance: str) -> None:
+        """Let go of the segment; its name goes only if nothing in it is still to be written."""
+        if self.journal is None:
+            return
+        if self.flushed:
+            self.journal.unlink()
+        else:
+            log.warning(
+                "%s: the worker ended without writing all it had (%s); %s stays for the next start to salvage",
+                self.name, describe(self.life.last_status), segment_name(instance, self.name),
+            )  # fmt: skip
+        unmap(self.journal)
+        self.journal = None
+
+    def release(self, instance: str) -> None:
+        """Close what the channel had, after its worker is gone."""
+        self.release_journal(instance)
+        if self.sockets is not None:
+            self.sockets.close()
+            self.sockets = None
+
+    def forsake(self) -> None:
+        """In another channel's worker: drop the copies of what is this channel's.
+
+        Closes descriptors only; leaving a multicast group would be for all processes.
+        """
+        if self.sockets is not None:
+            for each in (self.sockets.data, *self.sockets.status):
+                each.close()
+        if self.journal is not None:
+            unmap(self.journal)
+
+
+def unmap(segment: Segment) -> None:
+    """Drop a mapping, unless somebody still looks at it."""
+    with contextlib.suppress(BufferError):
+        segment.close()
+
+
+def reason_of(error: Exception) -> str:
+    """An error as the one line that a record holds."""
+    if isinstance(error, PipelineError) or not isinstance(error, OSError):
+        return str(error) or type(error).__name__
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")

@@ -1,0 +1,232 @@
+"""What a minute file says: every key, its kind and where its value comes from.
+
+The first 27 keys are signal-recorder's; its analytics loader must read our files. So
+`time_snap_*` is re-expressed per file (the pair is this file's own first sample, never
+older than its minute) and uses that loader's words; `anchor_*` says what it really was.
+Unknown is NaN, "" or -999; never an object array.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import DISTRIBUTION, __version__
+from pipeline.config import Channel, Station
+from pipeline.records import NtpRecord
+from pipeline.stream.minute import Minute, Run
+from pipeline.stream.rtp import S16_SCALE, decode, decode_s16, is_s16, wrap32
+from pipeline.stream.timeline import SECOND
+
+FORMAT_VERSION = "1"
+UNKNOWN = -999
+ARCHIVES = "archives"
+# A second part of a minute (another sample rate, or a minute that was written already) must
+# stay out of `archives/`, where readers take every .npz for a channel's minute.
+PARTS = "parts"
+
+
+@dataclass(frozen=True, slots=True)
+class HostEvidence:
+    """One reading of the host's clocks against the stream: all for the same packet.
+
+    `timestamp` is extended, of the sample after the packet; `rate_ppm` is the sample
+    clock against the host's, positive = more samples than nominal; NaN = not yet known.
+    """
+
+    utc_ns: int = UNKNOWN
+    monotonic_ns: int = UNKNOWN
+    timestamp: int | None = None
+    rate_ppm: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a file says beyond its samples."""
+
+    station: Station
+    channel: Channel
+    session_id: str
+    ntp: NtpRecord
+    ntp_view: Mapping[str, Any]
+    host: HostEvidence
+    status_detail: Mapping[str, Any]
+    storage: str
+    created_s: float
+
+
+def stamp(utc_ns: int) -> str:
+    """`YYYYMMDDTHHMMSSZ` of a UTC instant."""
+    moment = str(np.datetime64(utc_ns // SECOND, "s"))
+    return moment.replace("-", "").replace(":", "") + "Z"
+
+
+def minute_path(data_dir: Path, channel: Channel, utc_ns: int) -> Path:
+    """Where a channel's minute belongs."""
+    return data_dir / ARCHIVES / channel.id / f"{stamp(utc_ns)}_{int(channel.frequency_hz)}_iq.npz"
+
+
+def part_path(data_dir: Path, channel: Channel, utc_ns: int, rate_hz: int, number: int) -> Path:
+    """Where a second part of a minute goes: its sample rate and a number are in the name."""
+    name = f"{stamp(utc_ns)}_{int(channel.frequency_hz)}_{rate_hz}sps_{number}_iq.npz"
+    return data_dir / PARTS / channel.id / name
+
+
+def samples_of(runs: list[Run], count: int) -> npt.NDArray[np.complex64]:
+    """Decode runs into `count` complex64 samples, zero where nothing was received."""
+    iq = np.zeros(count, np.complex64)
+    for run in runs:
+        decode(run.payload, run.encoding, iq[run.index : run.index + run.frames])
+    return iq
+
+
+def int16_of(runs: list[Run], count: int) -> npt.NDArray[np.int16]:
+    """Decode S16 runs into (count, 2) int16 pairs, zero where nothing was received."""
+    pairs = np.zeros((count, 2), np.int16)
+    for run in runs:
+        decode_s16(run.payload, run.encoding, pairs[run.index : run.index + run.frames])
+    return pairs
+
+
+def build(minute: Minute, context: Context) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of the file of one minute, decoded."""
+    arrays: dict[str, Any] = {}
+    arrays.update(_samples(minute, context.storage))
+    arrays.update(_legacy(minute, context))
+    arrays.update(_timing(minute))
+    arrays.update(_gaps(minute))
+    arrays.update(_counts(minute))
+    arrays.update(_clocks(minute, context))
+    # JSON has no NaN: coordinates that were not stated are left out.
+    station = {k: v for k, v in asdict(context.station).items() if not isinstance(v, float) or math.isfinite(v)}
+    arrays["format_version"] = FORMAT_VERSION
+    arrays["session_id"] = context.session_id
+    arrays["station_json"] = json.dumps(station)
+    arrays["radiod_status_json"] = json.dumps(dict(context.status_detail))
+    return {name: value if isinstance(value, np.ndarray) else np.array(value) for name, value in arrays.items()}
+
+
+def _samples(minute: Minute, storage: str) -> dict[str, Any]:
+    extra = samples_of(minute.extra, minute.extra_samples)
+    if storage == "int16" and all(is_s16(run.encoding) for run in minute.runs):
+        return {"iq_int16": int16_of(minute.runs, minute.samples), "iq_scale": S16_SCALE, "iq_extra": extra}
+    return {"iq": samples_of(minute.runs, minute.samples), "iq_extra": extra}
+
+
+def _legacy(minute: Minute, context: Context) -> dict[str, Any]:
+    sample0 = minute.anchor.utc_at(minute.first_timestamp)
+    disciplined = bool(context.ntp_view["synced"])
+    offset = context.ntp_view["offset_ms"]
+    wall = math.nan
+    if context.host.timestamp is not None:
+        since = (context.host.timestamp - minute.first_timestamp) / minute.rate_hz
+        wall = context.host.utc_ns / 1e9 - since
+    return {
+        "rtp_timestamp": wrap32(minute.first_timestamp),
+        "rtp_ssrc": context.channel.ssrc,
+        "sample_rate": minute.rate_hz,
+        "time_snap_rtp": wrap32(minute.first_timestamp),
+        "time_snap_utc": sample0 / 1e9,
+        "time_snap_source": "ntp" if disciplined else "wall_clock",
+        "time_snap_confidence": 0.7 if disciplined else 0.3,
+        "time_snap_station": "NTP" if disciplined else "WALL_CLOCK",
+        "tone_power_1000_hz_db": float(UNKNOWN),
+        "tone_power_1200_hz_db": float(UNKNOWN),
+        "wwvh_differential_delay_ms": math.nan,
+        "frequency_hz": float(context.channel.frequency_hz),
+        "channel_name": context.channel.name,
+        "unix_timestamp": minute.utc_ns / 1e9,
+        "ntp_wall_clock_time": wall,
+        "ntp_offset_ms": math.nan if offset is None else float(offset),
+        "gaps_filled": minute.gap_samples,
+        "gaps_count": len(minute.gaps),
+        "recorder_version": f"{DISTRIBUTION} {__version__}",
+        "created_timestamp": context.created_s,
+    }
+
+
+def _timing(minute: Minute) -> dict[str, Any]:
+    anchor = minute.anchor
+    # The same straight line, at the first whole second since the anchor that lies in this file,
+    # so that a reader's plain difference of timestamps never meets a wrap.
+    ahead = -(-(minute.first_timestamp - anchor.timestamp) // minute.rate_hz) * minute.rate_hz
+    at = anchor.timestamp + ahead
+    if wrap32(at) < wrap32(minute.first_timestamp):
+        at -= minute.rate_hz
+    segments = minute.segments
+    return {
+        "sample0_utc_ns": anchor.utc_at(minute.first_timestamp),
+        "anchor_rtp": wrap32(at),
+        "anchor_utc_ns": anchor.utc_at(at),
+        "anchor_source": anchor.source.name.lower(),
+        "anchor_uncertainty_ns": anchor.uncertainty_ns,
+        "anchor_age_s": max(0.0, (minute.utc_ns + 60 * SECOND - anchor.evidence_ns) / 1e9),
+        "epoch_id": minute.epoch_id,
+        "epoch_reason": minute.epoch_reason,
+        "segment_sample_indices": np.array([s.index for s in segments], np.int64),
+        "segment_samples": np.array([s.samples for s in segments], np.int64),
+        "segment_rtp_timestamps": np.array([wrap32(s.timestamp) for s in segments], np.int64),
+        "segment_epoch_ids": np.array([s.epoch_id for s in segments], np.int64),
+        "segment_utc_ns": np.array([s.utc_ns for s in segments], np.int64),
+    }
+
+
+def _gaps(minute: Minute) -> dict[str, Any]:
+    gaps = minute.gaps
+    return {
+        "gap_rtp_timestamps": np.array([wrap32(g.timestamp) for g in gaps], np.uint32),
+        "gap_sample_indices": np.array([g.index for g in gaps], np.uint32),
+        "gap_samples_filled": np.array([g.samples for g in gaps], np.uint32),
+        "gap_packets_lost": np.array([g.packets_lost for g in gaps], np.uint32),
+        "gap_cause": np.array([g.cause for g in gaps], np.str_),
+    }
+
+
+def _counts(minute: Minute) -> dict[str, Any]:
+    valid = minute.samples - minute.gap_samples
+    per_packet = minute.samples_per_packet
+    return {
+        "packets_received": minute.packets_received,
+        "packets_expected": -(-minute.samples // per_packet) if per_packet else 0,
+        "packets_lost": minute.packets_lost,
+        "packets_late": minute.packets_late,
+        "packets_duplicate": minute.packets_duplicate,
+        "packets_reordered": minute.packets_reordered,
+        "packets_bad": minute.packets_bad,
+        "valid_samples": valid,
+        "completeness_pct": 100.0 * valid / minute.samples,
+    }
+
+
+def _clocks(minute: Minute, context: Context) -> dict[str, Any]:
+    view, host = context.ntp_view, context.host
+
+    def number(key: str) -> float:
+        value = view[key]
+        return math.nan if value is None else float(value)
+
+    known = host.timestamp is not None
+    residual = minute.anchor.utc_at(host.timestamp) - host.utc_ns if host.timestamp is not None else UNKNOWN
+    return {
+        "ntp_valid": bool(view["valid"]),
+        "ntp_synced": bool(view["synced"]),
+        "ntp_uncertainty_ms": number("uncertainty_ms"),
+        "ntp_jitter_ms": number("jitter_ms"),
+        "ntp_age_s": number("age_s"),
+        "ntp_source": view["source"] or "",
+        "ntp_state": view["state"],
+        "ntp_stratum": context.ntp.stratum or UNKNOWN,
+        "ntp_leap": context.ntp.leap,
+        "host_utc_ns": host.utc_ns,
+        "host_monotonic_ns": host.monotonic_ns,
+        "host_rtp": wrap32(host.timestamp) if host.timestamp is not None else UNKNOWN,
+        "rtp_rate_ppm": host.rate_ppm,
+        "rtp_vs_host_ns": residual if known else UNKNOWN,
+    }

@@ -1,0 +1,127 @@
+"""NPZ files: written whole or not at all, read back by plain `numpy.load`.
+
+A file is made under a name that no reader looks for, forced to disk, and only then given
+its own name, which must be free; then the folder is forced to disk. Deflate is isal's:
+the same format as zlib's at a small part of the time.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+from pipeline import PipelineError
+
+TEMPORARY_SUFFIX = ".tmp"
+# Arrays below this size are stored: their deflate header costs more than it saves.
+SMALL = 4096
+
+
+class FileExists(PipelineError):
+    """The final name is taken; nothing is ever overwritten."""
+
+
+class _Archive(zipfile.ZipFile):
+    """A zip whose members are deflated by isal instead of zlib."""
+
+    def _open_to_write(self, zinfo: zipfile.ZipInfo, force_zip64: bool = False) -> IO[bytes]:
+        handle: Any = super()._open_to_write(zinfo, force_zip64)  # type: ignore[misc]
+        # zipfile has no public way to choose the compressor; without this attribute zlib does the work.
+        if zinfo.compress_type == zipfile.ZIP_DEFLATED and hasattr(handle, "_compressor"):
+            handle._compressor = isal_zlib.compressobj(self.isal_level, isal_zlib.DEFLATED, -15)
+        stream: IO[bytes] = handle
+        return stream
+
+    isal_level = 2
+
+
+def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int:
+    """Write `arrays` as `path`, atomically; returns the file's size in bytes.
+
+    Raises FileExists when the name is taken and OSError when the disk refuses; neither
+    leaves anything behind but, after a crash, a name that ends in `.tmp`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise FileExists(f"{path} exists already; it was left as it is")
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            with _Archive(file, "w") as archive:
+                archive.isal_level = level
+                for name, array in arrays.items():
+                    _add(archive, name, array)
+            file.flush()
+            os.fsync(file.fileno())
+            size = os.fstat(file.fileno()).st_size
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return size
+
+
+def _add(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+    if array.dtype.hasobject:
+        raise TypeError(f"{name}: an object array cannot be read without pickle")
+    info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+    info.compress_type = zipfile.ZIP_DEFLATED if array.nbytes > SMALL else zipfile.ZIP_STORED
+    info.external_attr = 0o644 << 16
+    with archive.open(info, "w", force_zip64=array.nbytes > 1 << 31) as member:
+        np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
+        # Zero-length and zero-dimensional arrays have no buffer to look into.
+        flat: Any = np.ascontiguousarray(array).reshape(-1)
+        member.write(memoryview(flat).cast("B") if array.ndim and array.size else array.tobytes())
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk, so that a rename in it survives a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_orphans(folder: Path) -> list[Path]:
+    """Delete temporary files that a crash left in `folder`; returns what was deleted."""
+    orphans = sorted(folder.glob(f".*.npz{TEMPORARY_SUFFIX}")) if folder.is_dir() else []
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return orphans
+
+
+class UnreadableFile(PipelineError):
+    """A file is not an NPZ that can be read."""
+
+
+def read(path: Path) -> dict[str, Any]:
+    """All arrays of a file; scalars as Python values, text as str.
+
+    `iq` is complex64 also where the file holds `iq_int16` and `iq_scale` instead. Raises
+    UnreadableFile with the reason.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            loaded: dict[str, Any] = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UnreadableFile(f"{path}: {error}") from None
+    values = {name: array.item() if array.ndim == 0 else array for name, array in loaded.items()}
+    if "iq" not in values and "iq_int16" in values:
+        values["iq"] = int16_to_iq(values["iq_int16"], values.get("iq_scale", 1.0))
+    return values
+
+
+def int16_to_iq(pairs: npt.NDArray[np.int16], scale: float) -> npt.NDArray[np.complex64]:
+    """(n, 2) int16 as n complex64, exactly what `storage = "complex64"` would have held."""
+    parts = np.multiply(pairs, np.float32(scale), dtype=np.float32)
+    return np.ascontiguousarray(parts).view(np.complex64).reshape(-1)

@@ -1,0 +1,278 @@
+"""The monitor without clock and sockets: events in, actions and publications out.
+
+Whoever owns the clock and the sockets calls `tick` to learn what is to be done now, tells
+what came of it (through `pool`, `local` and `kernel`), asks `publication` for something
+to publish, and sleeps until `next_ns` or the next event. Nothing in here waits.
+
+A publication is due at the beginning of every cycle whatever happens, after every round of
+requests that brought a sample, and at once when the verdict changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import Ntp
+from pipeline.ntp import frequency, rows
+from pipeline.ntp.evaluation import Evaluation, evaluate
+from pipeline.ntp.peer import Drift
+from pipeline.ntp.plan import SECOND, WITNESS_INTERVAL_S, Grid, RetryChain
+from pipeline.ntp.pool import SERVERS, Ask, Pool, Resolve
+from pipeline.ntp.reading import Absence, KernelState, Reading
+from pipeline.ntp.report import Counters, Note, Report, changes, sentence
+from pipeline.ntp.rows import Row, RowState
+from pipeline.ntp.select import Outcome
+from pipeline.ntp.verdict import Basis, Judge, View, basis_of_reading
+from pipeline.ntp.wire import PHI, Instant, Limits
+from pipeline.records import NtpQuality, NtpRecord, NtpState
+
+KERNEL = "kernel"
+STEP_NS = 1_000_000
+SUSPEND_NS = SECOND
+LATE_NS = SECOND
+STARTING_CYCLES = 3
+# A daemon's answer from further back than this belongs to a daemon that hangs.
+READING_CYCLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AskLocal:
+    """Ask a local source, away from the loop; `kernel` is asked in place."""
+
+    source: str
+
+
+Action = Ask | Resolve | AskLocal
+
+
+class Engine:
+    """The servers, the plan and the verdict. One instance per monitor; times are `Instant`s."""
+
+    def __init__(self, config: Ntp, now: Instant, carried: Basis | None = None) -> None:
+        samples = config.samples if config.mode == "advanced" else 1
+        self.config = config
+        self.counters = Counters()
+        self.notes: list[Note] = []
+        self.limits = _limits(config)
+        self.starting = True
+        self._grid = Grid(now.monotonic, round(config.publish_interval_s * SECOND), samples)
+        self.pool = Pool(config, self._grid, now, self.counters, self.notes)
+        self._judge = Judge(config, carried)
+        self._chain = RetryChain(config.retry_delays_s[: config.max_retries])
+        self._local: dict[str, Reading | Absence] = {}
+        self._local_due: list[str] = []
+        self._kernel: KernelState | None = None
+        self._last = now
+        self._cycle_ns = now.monotonic
+        self._heartbeat_ns: int | None = None
+        self._round_open = False
+        self._step_count = 0
+        self._samples_before_cycle = 0
+        self._samples_published = 0
+        self._shown: tuple[object, ...] = ()
+        self._row_states: dict[str, RowState] = {}
+
+    # Events that do not concern a server
+
+    def local(self, source: str, answer: Reading | Absence, now: Instant) -> None:
+        """What a local daemon said."""
+        before, self._local[source] = self._local.get(source), answer
+        if isinstance(answer, Reading) is not isinstance(before, Reading):
+            if isinstance(answer, Reading):
+                self._note(f"{source}: synchronised to {answer.reference}")
+            elif before is not None or answer.reason != "absent":
+                self._note(f"{source}: {answer.reason}", warning=before is not None)
+        self.pool.set_minimum_interval(0.0 if self._daemon(now) is None else WITNESS_INTERVAL_S, now)
+
+    def kernel(self, state: KernelState | None) -> None:
+        """What the kernel thinks of its clock."""
+        self._kernel = state
+
+    def local_complete(self) -> bool:
+        """Every local source has answered or been found absent."""
+        return all(source in self._local for source in self.config.sources if source != SERVERS)
+
+    # What to do
+
+    def tick(self, now: Instant) -> list[Action]:
+        """Look at the clocks, and at what has come due."""
+        self._look(now)
+        if now.monotonic >= self._cycle_ns:
+            self._begin_cycle(now)
+        if self._chain.take(now.monotonic):
+            self.counters.retry_rounds += 1
+            self.pool.ask_idle(now)
+        actions: list[Action] = [AskLocal(source) for source in self._local_due]
+        self._local_due = []
+        actions += self.pool.lookups(now)
+        asks = self.pool.requests(now)
+        self._round_open |= bool(asks)
+        return actions + list(asks)
+
+    def _look(self, now: Instant) -> None:
+        """Has the host's clock been stepped, or the host been asleep, since we last looked?"""
+        last, self._last = self._last, now
+        asleep_ns = (now.boottime - now.monotonic) - (last.boottime - last.monotonic)
+        step_ns = (now.realtime - now.monotonic) - (last.realtime - last.monotonic)
+        if asleep_ns > SUSPEND_NS:
+            self._note(f"host was suspended for {asleep_ns / 1e9:.0f} s; measuring anew", warning=True)
+            self._judge.forget()
+            self._measure_anew(now)
+        elif abs(step_ns) > STEP_NS:
+            self._step_count += 1
+            self._note(f"host clock was stepped by {step_ns / 1e9:+.6f} s", warning=True)
+            self._local_due = self._local_sources()
+
+    def _measure_anew(self, now: Instant) -> None:
+        self._local.clear()
+        self._local_due = self._local_sources()
+        self.pool.clear()
+        self.pool.ask_idle(now)
+
+    def _local_sources(self) -> list[str]:
+        return [KERNEL, *(s for s in self.config.sources if s != SERVERS)]
+
+    def _begin_cycle(self, now: Instant) -> None:
+        self._heartbeat_ns = self._cycle_ns
+        self._cycle_ns = self._grid.next_cycle(now.monotonic)
+        self._local_due = self._local_sources()
+        if self.counters.cycles and len(self.pool) and self.counters.samples == self._samples_before_cycle:
+            self.counters.starved_cycles += 1
+        self._samples_before_cycle = self.counters.samples
+        self.counters.cycles += 1
+        if self.counters.cycles > STARTING_CYCLES:
+            self.starting = False
+        if self.pool.outage():
+            self.pool.ask_canary(now)
+
+    def next_ns(self) -> int:
+        """CLOCK_MONOTONIC at which `tick` has something to do, if nothing happens before."""
+        times = [self._cycle_ns, *self.pool.next_ns()]
+        if self._chain.next_ns is not None:
+            times.append(self._chain.next_ns)
+        return min(times)
+
+    # What to publish
+
+    def publication(self, now: Instant) -> Report | None:
+        """Judge what is known; a report when it is time for one or the verdict has changed."""
+        report = self.report(now)
+        record = report.record
+        round_over = self._round_open and not self.pool.busy(now)
+        if round_over:
+            self._round_open = False
+            self._conclude(record, now)
+        news = round_over and self.counters.samples != self._samples_published
+        shown = (
+            record.state, record.valid, record.synced, record.quality, record.flags, record.leap, record.step_count,
+        )  # fmt: skip
+        changed = shown != self._shown
+        if not changed and not news and self._heartbeat_ns is None:
+            return None
+        self._tell(report, changed)
+        self._shown = shown
+        self._samples_published = self.counters.samples
+        self._count_publication(now, record)
+        return report
+
+    def report(self, now: Instant) -> Report:
+        """The verdict of this moment with everything that goes with it."""
+        drift = self._drift(now)
+        evaluation = evaluate(self.pool.peers, self.config, now, drift)
+        record = self._judge.judge(now, self._view(evaluation, now, drift))
+        if self._judge.leap_passed:
+            self._judge.leap_passed = False
+            self._note("the leap second is over; measuring anew")
+            self._measure_anew(now)
+        return Report(record, self._rows(evaluation), self.counters.as_dict(), self._local_lines())
+
+    def _view(self, evaluation: Evaluation, now: Instant, drift: Drift) -> View:
+        outage = self.pool.outage()
+        basis = None if outage else evaluation.basis(now, self.pool.peers)
+        if basis is not None and basis.age_s(now) > max(self.config.holdover_s, 2 * self.config.publish_interval_s):
+            basis = None
+        return View(
+            servers=basis,
+            daemon=self._daemon(now),
+            contradiction=not outage and evaluation.selection.outcome is Outcome.NO_MAJORITY,
+            starting=self.starting,
+            kernel_synchronised=self._kernel is not None and self._kernel.synchronised,
+            drift=drift,
+            step_count=self._step_count,
+            truechimers=len(evaluation.selection.truechimers),
+            falsetickers=len(evaluation.selection.falsetickers),
+        )
+
+    def _daemon(self, now: Instant) -> Basis | None:
+        """The first healthy local daemon, in the order of the configuration."""
+        for source in self.config.sources:
+            answer = self._local.get(source)
+            if isinstance(answer, Reading):
+                basis = basis_of_reading(answer)
+                if basis.age_s(now) <= READING_CYCLES * self.config.publish_interval_s:
+                    return basis
+        return None
+
+    def _drift(self, now: Instant) -> Drift:
+        """A disciplined kernel knows its oscillator best; else the servers' samples may tell."""
+        kernel = self._kernel
+        if kernel is not None and (kernel.synchronised or self._daemon(now) is not None):
+            return Drift(kernel.frequency, PHI)
+        fitted = frequency.fit([tuple(p.history) for p in self.pool.peers])
+        return Drift() if fitted is None else Drift(fitted, PHI)
+
+    def _conclude(self, record: NtpRecord, now: Instant) -> None:
+        """A round is over: go on with the plan, or ask again soon."""
+        good = bool(record.valid) and record.state != NtpState.HOLDOVER
+        if good and not self.pool.suspicious():
+            self._chain.succeeded()
+        elif self._chain.exhausted:
+            self.starting = False
+        else:
+            self._chain.start(now.monotonic)
+
+    def _count_publication(self, now: Instant, record: NtpRecord) -> None:
+        counters = self.counters
+        counters.publications += 1
+        if self._heartbeat_ns is not None:
+            counters.late_publications += now.monotonic - self._heartbeat_ns > LATE_NS
+            counters.relaxed_cycles += record.quality == NtpQuality.RELAXED
+            self._heartbeat_ns = None
+
+    # What to tell
+
+    def _tell(self, report: Report, changed: bool) -> None:
+        self.notes += changes(self._row_states, report.rows)
+        self._row_states = {row.name: row.state for row in report.rows}
+        if changed:
+            record = report.record
+            bad = record.state == NtpState.UNSYNCED or bool(record.flags & 1)
+            self._note(sentence(record, len(self.pool)), warning=bad)
+
+    def _rows(self, evaluation: Evaluation) -> tuple[Row, ...]:
+        return rows.build(self.pool.peers, evaluation.estimates, evaluation.selection, evaluation.thresholds)
+
+    def _local_lines(self) -> dict[str, str]:
+        lines = {}
+        for source, answer in self._local.items():
+            if isinstance(answer, Reading):
+                lines[source] = f"{-answer.theta_s * 1e3:+.3f} ms +- {answer.bound_s * 1e3:.3f} ms, {answer.reference}"
+            else:
+                lines[source] = answer.reason
+        if self._kernel is not None:
+            says = "synchronised" if self._kernel.synchronised else "not synchronised"
+            lines[KERNEL] = f"{says}, maximum error {self._kernel.max_error_s * 1e3:.3f} ms"
+        return lines
+
+    def _note(self, text: str, warning: bool = False) -> None:
+        self.notes.append(Note(text, warning))
+
+
+def _limits(config: Ntp) -> Limits:
+    """Samples are kept if they meet the weakest thresholds in use; the vote applies its own."""
+    loosest = config.relaxed if config.fallback else config.strict
+    return Limits(
+        max_delay_s=max(config.strict.max_delay_ms, loosest.max_delay_ms) / 1e3,
+        max_distance_s=max(config.strict.max_distance_ms, loosest.max_distance_ms) / 1e3,
+        allow_local_reference=config.allow_local_reference,
+    )

@@ -1,0 +1,50 @@
+"""The NTP monitor's process.
+
+A monitor that is started again does not take over its predecessor's counters or samples.
+Until it has a verdict of its own it carries the predecessor's last record on as holdover,
+with growing age and uncertainty, provided that the host's clock has not been stepped in
+between; workers never see a good record replaced by an empty one.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pipeline import EXIT_OK, process
+from pipeline.config import Ntp
+from pipeline.ntp.loop import Loop, Outside
+from pipeline.ntp.report import Report, diagnostics, title
+from pipeline.ntp.verdict import basis_of_record
+from pipeline.shm import DIAGNOSTICS_SIZE, Board
+
+log = logging.getLogger(__name__)
+
+COMM = "gp-ntp"
+
+
+def run(config: Ntp, board: Board, parent_pid: int, outside: Outside | None = None) -> int:
+    """Measure and publish on `board` until stopped or orphaned; the process's exit code.
+
+    Runs in a forked child that is single-threaded and has the stop signals blocked.
+    """
+    lifeline = process.Lifeline(parent_pid)
+    process.set_name(COMM, "ntp starting")
+    shown = ""
+
+    def publish(report: Report) -> None:
+        nonlocal shown
+        board.ntp.write(report.record)
+        board.diagnostics.write(diagnostics(report, DIAGNOSTICS_SIZE))
+        line = title(report.record, len(report.rows))
+        if line != shown:
+            shown = line
+            process.set_name(COMM, line)
+
+    carried = basis_of_record(board.ntp.read(), (outside or Outside()).clock())
+    log.info("measuring with %s and %d servers", ", ".join(config.sources), len(config.servers))
+    loop = Loop(config, publish, carried, outside)
+    loop.watch(lifeline.wake_fd)
+    loop.run(lifeline.stopping)
+    loop.close()
+    log.info("stopped")
+    return EXIT_OK

@@ -1,0 +1,278 @@
+"""One server as we know it: its last samples, whether it answers, when to ask it again.
+
+RFC 5905 sections 9 and 10 (reach register, clock filter), 7.4 (kiss-o'-death), with the
+poll plan of `pipeline.ntp.plan`. Knows no clock and no socket: whoever owns those tells
+it what was sent and what came, with the time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from pipeline.config import Server
+from pipeline.ntp.plan import (
+    BURST_SPACING_LAN_S,
+    BURST_SPACING_PUBLIC_S,
+    IDLE_S,
+    KISS_HOLD_OFF,
+    KISS_MAX_INTERVAL_S,
+    KISS_MIN_INTERVAL_S,
+    MAX_INTERVAL_S,
+    MISSES_BEFORE_BACKOFF,
+    SECOND,
+    Grid,
+)
+from pipeline.ntp.wire import Instant, Refused, Sample
+
+STAGES = 8  # RFC 5905 NSTAGE
+STAGE_MAX_AGE_NS = 600 * SECOND
+# Samples for the frequency fit, thinned so that ten minutes fit whatever the poll interval.
+HISTORY = 20
+HISTORY_SPACING_NS = 30 * SECOND
+RESOLVE_AFTER_MISSES = 8
+RESOLVE_AFTER_NS = 3600 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A numeric address and a port."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """It is this machine: 127.0.0.0/8 or ::1."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def __str__(self) -> str:
+        if self.port == 123:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What the host's raw oscillator is believed to do, s/s."""
+
+    frequency: float = 0.0  # UTC seconds gained per raw second
+    tolerance: float = 100e-6  # bound on the error of `frequency`
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A server's opinion at one moment; seconds, theta = server - host.
+
+    `distance_s` grows with the age of the sample behind it; `newest_raw_ns` is when the
+    server was last heard.
+    """
+
+    theta_s: float
+    distance_s: float
+    jitter_s: float
+    delay_s: float
+    dispersion_s: float
+    stratum: int
+    leap: int
+    newest_raw_ns: int
+
+
+class Peer:
+    """A configured server: clock filter, reach, interval, addresses.
+
+    `asked` opens a poll; exactly one of `sampled`, `refused`, `kissed`, `missed` closes it.
+    """
+
+    def __init__(self, index: int, server: Server, lan: bool, numeric: bool, grid: Grid, samples: int = 1) -> None:
+        self.index = index
+        self.server = server
+        self.name = str(server)
+        self.lan = lan
+        self.numeric = numeric
+        self.samples = samples
+        self.address: Address | None = None
+        self.addresses: tuple[Address, ...] = ()
+        self.unreachable: set[Address] = set()
+        self.denied: set[Address] = set()
+        self.pending = False
+        self.reach = 0
+        self.misses = 0
+        self.polls = 0
+        self.asked_ns: int | None = None
+        self.ok = False  # the last poll gave a sample
+        self.reason = "resolving"
+        self.stages: deque[Sample] = deque(maxlen=STAGES)
+        self.history: deque[tuple[int, int]] = deque(maxlen=HISTORY)
+        self.next_ns = grid.start_ns
+        self.resolve_ns = grid.start_ns
+        self.looked_up = False
+        self.minimum_interval_s = 0.0
+        self._grid = grid
+        self._kiss_interval_s = 0.0
+        self._hold_until_ns = grid.start_ns
+        self._burst_left = 0
+        self._second_sample_due = not lan
+
+    @property
+    def first_poll(self) -> bool:
+        """No poll of this server has come to an end yet."""
+        return self.polls - self.pending == 0
+
+    @property
+    def settled(self) -> bool:
+        """Its first poll, with all samples of it, is over."""
+        return not self.first_poll and not self.pending and not self._burst_left
+
+    @property
+    def dead(self) -> bool:
+        """The server has told us to go away."""
+        return self.address in self.denied
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between polls: the plan, stretched by silence and by kisses."""
+        base = self._grid.cycle_ns / SECOND if self.lan else self._grid.public_interval_s
+        base = max(base, 0.0 if self.lan else self.minimum_interval_s)
+        if not self.lan and self.misses >= MISSES_BEFORE_BACKOFF:
+            doublings = min(self.misses - MISSES_BEFORE_BACKOFF + 1, 10)
+            base = max(base, min(base * 2**doublings, MAX_INTERVAL_S))
+        return max(base, self._kiss_interval_s)
+
+    def use(self, address: Address | None, reason: str = "") -> None:
+        """Ask this address from now on; samples of another one are forgotten."""
+        if address != self.address:
+            self.address = address
+            self.reach = 0
+            self.ok = False
+            self.clear()
+        if reason:
+            self.reason = reason
+        elif self.reason == "resolving":
+            self.reason = "not asked yet"
+
+    def clear(self) -> None:
+        """Forget all samples (the raw clock lost its meaning: suspend, leap second)."""
+        self.stages.clear()
+        self.history.clear()
+
+    def may_ask(self, now_ns: int) -> bool:
+        """True when nothing but the plan stands against asking now."""
+        return self.address is not None and not self.pending and not self.dead and now_ns >= self._hold_until_ns
+
+    def wake_ns(self) -> int | None:
+        """When this server's turn comes; None while something else has to happen first."""
+        if self.address is None or self.pending or self.dead:
+            return None
+        return max(self.next_ns, self._hold_until_ns)
+
+    def due(self, now_ns: int) -> bool:
+        """True when it is this server's turn."""
+        return self.may_ask(now_ns) and now_ns >= self.next_ns
+
+    def idle(self, now_ns: int, seconds: float = IDLE_S) -> bool:
+        """True when the server was left alone for so long that a retry is polite."""
+        if self.asked_ns is None or self.lan:
+            return True
+        return now_ns - self.asked_ns >= seconds * SECOND - self._grid.cycle_ns // 100
+
+    def asked(self, now_ns: int) -> None:
+        """A request goes out: shift reach, plan the next turn."""
+        self.pending = True
+        self.polls += 1
+        self.asked_ns = now_ns
+        self.reach = self.reach << 1 & 0xFF
+        if self._burst_left:
+            self._burst_left -= 1
+        else:
+            self._burst_left = self.samples - 1
+        self._plan(now_ns)
+
+    def _plan(self, now_ns: int) -> None:
+        if self._burst_left:
+            spacing_s = BURST_SPACING_LAN_S if self.lan else BURST_SPACING_PUBLIC_S
+            self.next_ns = now_ns + int(spacing_s * SECOND)
+        elif self._second_sample_due:
+            self._second_sample_due = False
+            self.next_ns = now_ns + int(IDLE_S * SECOND)
+        else:
+            # Half a cycle of slack: a turn is not lost because the last request went out late.
+            earliest = now_ns + int(self.interval_s * SECOND) - self._grid.cycle_ns // 2
+            self.next_ns = self._grid.turn(self.index, self.lan, earliest)
+
+    def sampled(self, sample: Sample) -> None:
+        """A good reply."""
+        self._close("", answered=True)
+        self.ok = True
+        self.unreachable.clear()
+        self.reach |= 1
+        self.stages.append(sample)
+        if not self.history or sample.raw_ns - self.history[-1][0] >= HISTORY_SPACING_NS:
+            self.history.append((sample.raw_ns, sample.utc_minus_raw_ns))
+
+    def refused(self, refusal: Refused) -> None:
+        """The server answered, with something that cannot be used."""
+        self._close(str(refusal.reason), answered=True)
+
+    def missed(self, reason: str, now_ns: int) -> None:
+        """No answer. An ICMP error is no more than that: anyone can forge one (RFC 5927)."""
+        self._close(reason, answered=False)
+        self._burst_left = 0
+        if self.misses >= MISSES_BEFORE_BACKOFF:
+            self._plan(self.asked_ns if self.asked_ns is not None else now_ns)
+        if self.misses >= RESOLVE_AFTER_MISSES and self.misses % RESOLVE_AFTER_MISSES == 0:
+            self.resolve_ns = min(self.resolve_ns, now_ns)
+
+    def kissed(self, code: str, now_ns: int) -> None:
+        """Kiss-o'-death: RATE slows us down for good, DENY and RSTR end it for this address."""
+        interval_s = self.interval_s
+        self._close(f"kiss:{code}", answered=True)
+        self._burst_left = 0
+        if code == "RATE":
+            self._kiss_interval_s = min(max(2 * interval_s, KISS_MIN_INTERVAL_S), KISS_MAX_INTERVAL_S)
+            self._hold_until_ns = now_ns + int(KISS_HOLD_OFF * self._kiss_interval_s * SECOND)
+            self._second_sample_due = False
+            self.next_ns = self._hold_until_ns
+        elif code in ("DENY", "RSTR") and self.address is not None:
+            self.denied.add(self.address)
+            self.clear()
+
+    def _close(self, reason: str, answered: bool) -> None:
+        self.pending = False
+        self.ok = False
+        self.reason = reason
+        self.misses = 0 if answered else self.misses + 1
+
+    def estimate(self, now: Instant, drift: Drift, precision_s: float = 1e-6) -> Estimate | None:
+        """What the server says now, from the best of its samples; None when all are too old.
+
+        Best is least delay/2 + tolerance * age. There is no veto by history: an outlier
+        loses by its delay, and a step that is real must show.
+        """
+        stages = [s for s in self.stages if now.raw - s.raw_ns <= STAGE_MAX_AGE_NS]
+        if not stages:
+            return None
+
+        def age_s(s: Sample) -> float:
+            return max(now.raw - s.raw_ns, 0) / 1e9
+
+        def theta_s(s: Sample) -> float:
+            return (s.utc_minus_raw_ns - now.base) / 1e9 + drift.frequency * age_s(s)
+
+        best = min(stages, key=lambda s: s.delay_s / 2 + drift.tolerance * age_s(s))
+        theta = theta_s(best)
+        squares = sum((theta_s(s) - theta) ** 2 for s in stages)
+        jitter = max(precision_s, math.sqrt(squares / (len(stages) - 1)) if len(stages) > 1 else 0.0)
+        aged = best.dispersion_s + drift.tolerance * age_s(best)
+        return Estimate(
+            theta_s=theta,
+            distance_s=(best.delay_s + best.root_delay_s) / 2 + aged + best.root_dispersion_s + jitter,
+            jitter_s=jitter,
+            delay_s=best.delay_s,
+            dispersion_s=aged + best.root_dispersion_s,
+            stratum=stages[-1].stratum,
+            leap=stages[-1].leap,
+            newest_raw_ns=stages[-1].raw_ns,
+        )

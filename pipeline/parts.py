@@ -1,0 +1,93 @@
+"""What the supervisor puts together, as values: tests hand in stubs, the program the real ones."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.config import Channel, Config, Ntp, Radiod, Recorder
+from pipeline.records import ChannelRecord
+from pipeline.shm import Board, Segment
+
+
+class Sockets(Protocol):
+    """One channel's sockets; kept open by the supervisor, inherited by each of its workers."""
+
+    @property
+    def data(self) -> socket.socket:
+        """RTP."""
+
+    @property
+    def status(self) -> tuple[socket.socket, ...]:
+        """radiod's status; empty when there is no status address."""
+
+    def close(self) -> None:
+        """Leave the groups and close."""
+
+
+class Control(Protocol):
+    """Keeps radiod's channels alive; must not block."""
+
+    def poll(self, now_monotonic_ns: int, channels: Sequence[tuple[Channel, ChannelRecord]]) -> None:
+        """Ask for what is missing, renew what is about to expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one worker is to do, and everything that outlives it."""
+
+    config: Config
+    channel: Channel
+    index: int
+    board: Board
+    sockets: Sockets
+    journal: Segment
+    session_id: str
+    parent_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The supervisor's outside. Errors for the operator are PipelineError or OSError."""
+
+    load_config: Callable[[Path | None], Config]
+    open_sockets: Callable[[Channel, Radiod], Sockets]
+    open_journal: Callable[[str, Channel, Recorder], Segment | None]
+    create_journal: Callable[[str, Channel, Recorder], Segment]
+    run_worker: Callable[[Assignment], int]
+    run_monitor: Callable[[Ntp, Board, int], int]
+    radiod_control: Callable[[Radiod], Control]
+
+
+def real_parts() -> Parts:
+    """The program's own parts; importing them here, before the first fork, lets children share the pages."""
+    from pipeline import config, radiod, segments, sockets, worker
+    from pipeline.ntp import monitor
+
+    def run_worker(a: Assignment) -> int:
+        assert isinstance(a.sockets, sockets.ChannelSockets)
+        return worker.run(
+            worker.WorkerContext(
+                config=a.config,
+                channel=a.channel,
+                index=a.index,
+                board=a.board,
+                sockets=a.sockets,
+                journal=a.journal,
+                session_id=a.session_id,
+                parent_pid=a.parent_pid,
+            )
+        )
+
+    return Parts(
+        load_config=config.load_config,
+        open_sockets=sockets.open_channel,
+        open_journal=segments.open_segment,
+        create_journal=segments.create_segment,
+        run_worker=run_worker,
+        run_monitor=monitor.run,
+        radiod_control=radiod.Control,
+    )

@@ -1,0 +1,64 @@
+"""A channel's shared-memory segment: made, found again after a crash, and given back page by page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.config import Channel, Recorder
+from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
+from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
+
+MADV_REMOVE = mmap.MADV_REMOVE
+
+
+def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segment:
+    """A new, empty journal segment; SharedMemoryError when the name is taken."""
+    shape = geometry(channel.sample_rate_hz, recorder.buffer_minutes)
+    segment = Segment.create(segment_name(instance, channel.id), shape.size)
+    Journal.format(segment.buf, shape, channel.ssrc)
+    return segment
+
+
+def open_segment(instance: str, channel: Channel, recorder: Recorder) -> Segment | None:
+    """The journal that an earlier process left for this channel, with what it still holds.
+
+    None when there is none, or when it is another SSRC's or another layout's.
+    """
+    try:
+        segment = Segment.open(segment_name(instance, channel.id), writable=True)
+    except SharedMemoryError:
+        return None
+    if segment.size >= HEADER_SIZE and Journal.attach(segment.buf, channel.ssrc) is not None:
+        return segment
+    return None
+
+
+def checkpoint_cell(segment: Segment) -> Cell:
+    """The cell in which a worker leaves what its successor needs, as JSON."""
+    return Cell(segment.buf, HEADER_SIZE, CHECKPOINT_SIZE)
+
+
+def read_checkpoint(segment: Segment) -> dict[str, Any] | None:
+    """What the last worker left, if it left anything whole."""
+    payload = checkpoint_cell(segment).read()
+    if payload is None:
+        return None
+    state: dict[str, Any] = json.loads(payload)
+    return state
+
+
+def write_checkpoint(segment: Segment, state: dict[str, Any]) -> None:
+    """Publish a checkpoint; it replaces the last one as a whole or not at all."""
+    checkpoint_cell(segment).write(json.dumps(state, separators=(",", ":")).encode())
+
+
+def give_back(segment: Segment, ranges: Iterable[tuple[int, int]]) -> None:
+    """Return pages of the segment to the system; they read as zeros afterwards."""
+    for offset, length in ranges:
+        # Filesystems other than tmpfs may not know it; the memory then stays until the ring comes round.
+        with contextlib.suppress(OSError):
+            segment.map.madvise(MADV_REMOVE, offset, length)

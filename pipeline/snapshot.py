@@ -1,0 +1,67 @@
+"""Reads an instance's state from outside: its board and /proc; disturbs no process."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.instance import alive
+from pipeline.report import Process, Row, Snapshot
+from pipeline.shm import Board
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def take(board: Board, config: Config | None = None) -> Snapshot:
+    """The instance as it is now; `config` adds what the board does not hold (addresses, folder)."""
+    supervisor, monitor, *workers = (cell.read() for cell in board.children)
+    rows = tuple(
+        Row(i, child, board.channels[i].read()) for i, child in enumerate(workers) if child.name
+    )  # fmt: skip
+    pids = [child.pid for child in (supervisor, monitor, *(row.child for row in rows)) if child.pid]
+    uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    config = config or Config()
+    return Snapshot(
+        instance=board.header.instance,
+        now_ns=time.monotonic_ns(),
+        supervisor_exists=alive(board.header.supervisor_pid),
+        supervisor=supervisor,
+        monitor=monitor,
+        ntp=board.ntp.read(),
+        rows=rows,
+        processes={pid: found for pid in pids if (found := read_process(pid, uptime_s)) is not None},
+        config=config,
+        filesystem=filesystem(config.recorder.data_dir),
+    )
+
+
+def read_process(pid: int, uptime_s: float) -> Process | None:
+    """CPU, memory and descriptors of one process (proc(5)); None when it is gone."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        # The name in parentheses may hold blanks and parentheses.
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    age_s = uptime_s - int(fields[19]) / _TICKS_PER_S
+    try:
+        fds = sum(1 for _ in (folder / "fd").iterdir())
+    except OSError:
+        fds = None
+    return Process(100 * cpu_s / max(age_s, 0.1), int(fields[21]) * _PAGE_MB, fds)
+
+
+def filesystem(path: Path) -> str | None:
+    """The kind of file system that `path` is on, from this process's mount table."""
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return None
+    best = max(
+        (m for m in mounts if path.is_relative_to(m[1].replace("\\040", " "))), key=lambda m: len(m[1]), default=None
+    )
+    return best[2] if best else None

@@ -1,0 +1,334 @@
+"""Cutting one UTC minute out of a channel's journal: which samples, what is missing, why.
+
+A minute is made of *pieces*, one per RTP timeline that reaches into it, in order of time.
+Each piece maps its extended timestamps to indices of the file by its own anchor. Packets
+are placed by timestamp alone; sequence numbers say whether what is missing was lost on
+the way (numbers missing) or never sent (numbers contiguous). Nothing is estimated: a
+sample is either a received one or zero and listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.stream.journal import FLAG_REORDERED
+from pipeline.stream.rtp import bytes_per_frame, silent
+from pipeline.stream.timeline import Anchor, Epoch
+
+Records = npt.NDArray[np.void]
+PayloadAt = Callable[[int, int], memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Samples [index, index + samples) of the file are zero; `timestamp` is the first one's, extended."""
+
+    index: int
+    samples: int
+    timestamp: int
+    packets_lost: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One RTP timeline in the file: indices, extended timestamp and UTC of its first sample."""
+
+    epoch_id: int
+    index: int
+    samples: int
+    timestamp: int
+    utc_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Packets that follow one another on the wire and in memory: file index, frames, bytes, encoding."""
+
+    index: int
+    frames: int
+    payload: memoryview
+    encoding: str
+
+
+@dataclass(slots=True)
+class Minute:
+    """A cut minute, not yet decoded; `samples` is its length at `rate_hz`.
+
+    `last_arrival_ns` (CLOCK_REALTIME) is when the packet that arrived last came,
+    `last_timestamp` the extended timestamp after it; 0 = no packet began in the minute.
+    """
+
+    utc_ns: int
+    rate_hz: int
+    samples: int
+    anchor: Anchor
+    first_timestamp: int
+    epoch_id: int
+    epoch_reason: str
+    segments: list[Segment] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    extra: list[Run] = field(default_factory=list)
+    extra_samples: int = 0
+    packets_received: int = 0
+    packets_reordered: int = 0
+    packets_late: int = 0
+    packets_duplicate: int = 0
+    packets_bad: int = 0
+    samples_per_packet: int = 0
+    last_arrival_ns: int = 0
+    last_timestamp: int = 0
+
+    @property
+    def packets_lost(self) -> int:
+        """Sequence numbers that never came, of packets that would begin in this minute."""
+        return sum(gap.packets_lost for gap in self.gaps)
+
+    @property
+    def gap_samples(self) -> int:
+        """Samples that are listed as missing."""
+        return sum(gap.samples for gap in self.gaps)
+
+
+@dataclass(slots=True)
+class Piece:
+    """One epoch's part of a minute: its records in order of timestamp, and where index 0 lies on its line.
+
+    `width` is bytes per frame of each record, `encodings` its index in `names`.
+    """
+
+    epoch: Epoch
+    anchor: Anchor
+    origin: int
+    records: Records
+    encodings: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    begin: int = 0
+    end: int = 0
+    starts: npt.NDArray[np.int64] = field(init=False)
+    stops: npt.NDArray[np.int64] = field(init=False)
+    sequences: npt.NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        widths = np.array([bytes_per_frame(name) for name in self.names], np.int64)[self.encodings]
+        self.starts = self.records["timestamp"] - self.origin
+        self.stops = self.starts + self.records["length"].astype(np.int64) // widths
+        self.sequences = self.records["sequence"]
+
+    def inside(self, samples: int) -> npt.NDArray[np.intp]:
+        """Rows that reach into [0, samples)."""
+        return np.flatnonzero((self.stops > 0) & (self.starts < samples))
+
+
+def in_order(records: Records) -> Records:
+    """Records sorted by timestamp, the first-come of each timestamp kept."""
+    at = records["timestamp"]
+    if len(at) < 2 or bool((at[1:] > at[:-1]).all()):
+        return records
+    _, first = np.unique(at, return_index=True)
+    return records[first]
+
+
+def encodings_of(
+    records: Records, formats: list[tuple[int, str]], default: str
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Each record's encoding, as an index into the names returned.
+
+    `formats` are (timestamp from which a status is known to have said so, encoding), in
+    order. The status that announces a change comes after the first packets that have it,
+    so between two statuses that differ a packet's own width decides: its bytes over the
+    distance to the next one. Records must be in order of timestamp.
+    """
+    names = tuple(dict.fromkeys(name for _, name in formats)) or (default,)
+    if len(names) == 1:
+        return np.zeros(len(records), np.int64), names
+    at = np.array([t for t, _ in formats], np.int64)
+    said = np.array([names.index(name) for _, name in formats], np.int64)
+    row = np.searchsorted(at, records["timestamp"], side="right") - 1
+    before = said[np.maximum(row, 0)]
+    after = said[np.minimum(row + 1, len(said) - 1)]
+    widths = np.array([bytes_per_frame(name) for name in names], np.int64)
+    step = np.diff(records["timestamp"], append=0)
+    contiguous = np.diff(records["sequence"], append=0) == 1
+    measured = np.where(contiguous & (step > 0), records["length"] // np.maximum(step, 1), 0)
+    # A packet before a hole has no next one to measure by: its neighbour of the same length is alike.
+    for i in np.flatnonzero(measured == 0):
+        same = np.flatnonzero((records["length"] == records["length"][i]) & (measured > 0))
+        if len(same):
+            measured[i] = measured[same[np.argmin(np.abs(same - i))]]
+    take_after = (widths[before] != measured) & (widths[after] == measured)
+    return np.where(take_after, after, before), names
+
+
+def lost_between(lost: int, start: int, end: int, first: int, stop: int) -> int:
+    """How many of `lost` packets that fill [start, end) evenly begin in [first, stop).
+
+    Over neighbouring ranges the parts add up to `lost` exactly.
+    """
+    length = max(1, end - start)
+
+    def begun_before(at: int) -> int:
+        return min(lost, max(0, -(-(at - start) * lost // length)))
+
+    return begun_before(stop) - begun_before(first)
+
+
+def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap: int, tail_cause: str) -> Minute:
+    """Cut the minute beginning at `utc_ns` out of `pieces` (at least one, in order of time).
+
+    `payload(position, length)` gives bytes of the journal's heap of `heap` bytes.
+    `tail_cause` is the cause of a gap that runs to the end with no packet known after it.
+    """
+    samples = 60 * rate_hz
+    first = pieces[0]
+    minute = Minute(utc_ns, rate_hz, samples, first.anchor, first.origin, first.epoch.id, first.epoch.reason)
+    at = 0
+    for number, piece in enumerate(pieces):
+        rows = piece.inside(samples)
+        if not len(rows):
+            continue
+        piece.begin = max(at, int(piece.starts[rows[0]]))
+        piece.end = min(samples, int(piece.stops[rows].max()))
+        if minute.segments:
+            _add_gap(minute, at, piece.begin, pieces[number - 1].origin, 0, "epoch")
+        else:
+            _head_gap(minute, piece, int(rows[0]))
+        _inner_gaps(minute, piece, rows)
+        minute.segments.append(
+            Segment(
+                piece.epoch.id,
+                piece.begin,
+                piece.end - piece.begin,
+                piece.origin + piece.begin,
+                piece.anchor.utc_at(piece.origin + piece.begin),
+            )
+        )
+        _count(minute, piece, rows, samples)
+        silent_rows = _add_runs(minute, piece, rows, payload, heap)
+        _silent_gaps(minute, piece, silent_rows)
+        at = piece.end
+        if number == len(pieces) - 1:
+            _tail_gap(minute, piece, rows, tail_cause)
+    minute.gaps.sort(key=lambda gap: gap.index)
+    return minute
+
+
+def extra_runs(piece: Piece, stop: int, samples: int, payload: PayloadAt, heap: int) -> list[Run]:
+    """Runs of the samples [samples, stop) of the piece's line, indices from 0."""
+    rows = np.flatnonzero((piece.stops > samples) & (piece.starts < stop))
+    return [
+        Run(run.index - samples, run.frames, run.payload, run.encoding)
+        for run, _ in _runs(piece, rows, samples, stop, payload, heap)
+    ]
+
+
+def _add_gap(minute: Minute, begin: int, end: int, origin: int, lost: int, cause: str) -> None:
+    if end > begin:
+        minute.gaps.append(Gap(begin, end - begin, origin + begin, lost, cause))
+
+
+def _cause(lost: int) -> str:
+    return "network" if lost else "mute"
+
+
+def _head_gap(minute: Minute, piece: Piece, row: int) -> None:
+    """What is missing before the file's first sample."""
+    begin = piece.begin
+    if row > 0:
+        sequence, end = int(piece.sequences[row - 1]), int(piece.stops[row - 1])
+    elif piece.epoch.previous_sequence is not None:
+        sequence, end = piece.epoch.previous_sequence, piece.epoch.previous_end - piece.origin
+    else:
+        cause = "start" if piece.epoch.reason == "start" else "epoch"
+        _add_gap(minute, 0, begin, piece.origin, 0, cause)
+        return
+    lost = max(0, int(piece.sequences[row]) - sequence - 1)
+    within = lost_between(lost, end, begin, 0, begin)
+    _add_gap(minute, 0, begin, piece.origin, within, _cause(lost))
+
+
+def _inner_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> None:
+    starts, stops, sequences = piece.starts[rows], piece.stops[rows], piece.sequences[rows]
+    reached = np.maximum.accumulate(stops)
+    for i in np.flatnonzero(starts[1:] > reached[:-1]):
+        lost = max(0, int(sequences[i + 1] - sequences[i]) - 1)
+        _add_gap(minute, int(reached[i]), int(starts[i + 1]), piece.origin, lost, _cause(lost))
+
+
+def _tail_gap(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], tail_cause: str) -> None:
+    if piece.end >= minute.samples:
+        return
+    last = int(rows[-1])
+    if last + 1 >= len(piece.starts):
+        _add_gap(minute, piece.end, minute.samples, piece.origin, 0, tail_cause)
+        return
+    lost = max(0, int(piece.sequences[last + 1] - piece.sequences[last]) - 1)
+    within = lost_between(lost, piece.end, int(piece.starts[last + 1]), piece.end, minute.samples)
+    _add_gap(minute, piece.end, minute.samples, piece.origin, within, _cause(lost))
+
+
+def _count(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], samples: int) -> None:
+    begun = rows[(piece.starts[rows] >= 0) & (piece.starts[rows] < samples)]
+    minute.packets_received += len(begun)
+    minute.packets_reordered += int(np.count_nonzero(piece.records["flags"][begun] & FLAG_REORDERED))
+    if len(begun):
+        minute.samples_per_packet = int(np.median(piece.stops[begun] - piece.starts[begun]))
+        newest = begun[np.argmax(piece.records["arrival_ns"][begun])]
+        minute.last_arrival_ns = int(piece.records["arrival_ns"][newest])
+        minute.last_timestamp = int(piece.stops[newest]) + piece.origin
+
+
+def _runs(
+    piece: Piece, rows: npt.NDArray[np.intp], begin: int, end: int, payload: PayloadAt, heap: int
+) -> Iterator[tuple[Run, tuple[npt.NDArray[np.intp], memoryview]]]:
+    """Runs clipped to [begin, end), each with its rows and the whole of its bytes."""
+    if not len(rows):
+        return
+    starts, stops = piece.starts[rows], piece.stops[rows]
+    lengths = piece.records["length"][rows].astype(np.int64)
+    positions = piece.records["position"][rows].astype(np.int64)
+    encodings = piece.encodings[rows]
+    breaks = (
+        (starts[1:] != stops[:-1])
+        | (positions[1:] != positions[:-1] + lengths[:-1])
+        | (encodings[1:] != encodings[:-1])
+        | (positions[1:] % heap == 0)
+    )
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(rows)]
+    for a, b in zip(edges, edges[1:], strict=False):
+        encoding = piece.names[int(encodings[a])]
+        whole = payload(int(positions[a]), int(lengths[a:b].sum()))
+        first, last = max(begin, int(starts[a])), min(end, int(stops[b - 1]))
+        if last <= first:
+            continue
+        width = bytes_per_frame(encoding)
+        skip = (first - int(starts[a])) * width
+        yield Run(first, last - first, whole[skip : skip + (last - first) * width], encoding), (rows[a:b], whole)
+
+
+def _add_runs(
+    minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], payload: PayloadAt, heap: int
+) -> npt.NDArray[np.intp]:
+    """Add the piece's runs to the minute; returns the rows whose packets hold nothing but zeros."""
+    quiet: list[npt.NDArray[np.intp]] = []
+    for run, (members, whole) in _runs(piece, rows, piece.begin, piece.end, payload, heap):
+        minute.runs.append(run)
+        lengths = piece.records["length"][members].astype(np.int64)
+        if not (lengths % 4).any():
+            quiet.append(members[silent(whole, lengths)])
+    return np.concatenate(quiet) if quiet else rows[:0]
+
+
+def _silent_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> None:
+    if not len(rows):
+        return
+    starts = np.maximum(piece.starts[rows], piece.begin)
+    stops = np.minimum(piece.stops[rows], piece.end)
+    edges = [0, *(np.flatnonzero(starts[1:] != stops[:-1]) + 1).tolist(), len(rows)]
+    for a, b in zip(edges, edges[1:], strict=False):
+        _add_gap(minute, int(starts[a]), int(stops[b - 1]), piece.origin, 0, "zero_block")

@@ -1,0 +1,304 @@
+"""RTP timestamp to UTC and back: anchors, what they rest on, and how far they may be wrong.
+
+An *epoch* is one RTP timeline. Within it UTC is a straight line through an *anchor* with
+the nominal sample rate, in integers; no arithmetic crosses epochs. radiod's status gives
+pairs (GPS_TIME, RTP_TIMESNAP) of the radiod host's clock; a pair can only be late, because
+it is built after its sample was taken (ka9q-radio src/radio_status.c), so the lower
+envelope of many pairs is the estimate and their spread goes into the uncertainty. Arrival
+times of packets are used the same way when there is no status.
+
+The host's clock enters twice only: as the reference of arrival times, and as a bound on
+how wrong radiod's clock may be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.records import AnchorSource
+from pipeline.stream.rtp import signed32
+
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+
+# 0.5 s apart: two minutes of them see every scheduling hiccup's normal side.
+PAIRS = 240
+# One least-delayed packet per bucket; twelve buckets are a minute.
+BUCKET_S = 5
+BUCKETS = 24
+RATE_BUCKETS = 12
+# The kernel's own bound for a clock that nobody disciplines (Linux NTP_PHASE_LIMIT, 16 s).
+UNDISCIPLINED_NS = 16 * SECOND
+# What a pair cannot show: half a filter block and the clock reading itself.
+PAIR_FLOOR_NS = 2_000_000
+# A packet leaves radiod one 20 ms block and its processing after its first sample; without
+# status nothing says how much later than that it came.
+ARRIVAL_FLOOR_NS = 50_000_000
+# One to a few pairs may all be late ones; hundreds of milliseconds were seen.
+SCARCE_PAIR_NS = 200_000_000
+# A pair this much earlier than its nine nearest neighbours is torn, not early.
+TORN_NS = 20_000_000
+# A status further than this from the packets around it belongs to another timeline.
+STATUS_REACH_S = 10
+# RTP_TIMESNAP is the next packet's timestamp; a few may be on their way through the socket.
+STATUS_AHEAD_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HostClock:
+    """What is known of the host's clock: offset host - UTC and its bound, ns; None = nothing."""
+
+    offset_ns: int | None = None
+    uncertainty_ns: int = UNDISCIPLINED_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """UTC of an extended RTP timestamp, and the straight line through it."""
+
+    timestamp: int
+    utc_ns: int
+    rate_hz: int
+    source: AnchorSource
+    uncertainty_ns: int
+    evidence_ns: int
+
+    def utc_at(self, timestamp: int) -> int:
+        """UTC (ns since 1970) of a sample, to the nearest nanosecond."""
+        return self.utc_ns + _rounded((timestamp - self.timestamp) * SECOND, self.rate_hz)
+
+    def timestamp_at(self, utc_ns: int) -> int:
+        """The extended timestamp of the sample nearest to a UTC instant."""
+        return self.timestamp + _rounded((utc_ns - self.utc_ns) * self.rate_hz, SECOND)
+
+    def minute_of(self, timestamp: int) -> int:
+        """UTC of the minute (ns since 1970) whose file a sample belongs to."""
+        minute = self.utc_at(timestamp) // MINUTE * MINUTE
+        # Half a sample before the boundary is nearer to it than to the sample before.
+        return minute + MINUTE if timestamp >= self.timestamp_at(minute + MINUTE) else minute
+
+    def moved(self, samples: int) -> Anchor:
+        """The same anchor with the timeline `samples` later."""
+        later = _rounded(samples * SECOND, self.rate_hz)
+        return Anchor(
+            self.timestamp,
+            self.utc_ns + later,
+            self.rate_hz,
+            self.source,
+            self.uncertainty_ns + abs(later),
+            self.evidence_ns,
+        )
+
+    def widened(self, uncertainty_ns: int) -> Anchor:
+        """The same line with at least this uncertainty."""
+        return Anchor(
+            self.timestamp,
+            self.utc_ns,
+            self.rate_hz,
+            self.source,
+            max(self.uncertainty_ns, uncertainty_ns),
+            self.evidence_ns,
+        )
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+@dataclass(slots=True)
+class Epoch:
+    """One RTP timeline: where it begins, what is known of its time and of its format."""
+
+    id: int
+    reason: str
+    first_timestamp: int
+    first_arrival_ns: int
+    rate_hz: int
+    end: int = 0
+    last_arrival_ns: int = 0
+    rate_known: bool = False
+    cut: int = 0
+    previous_sequence: int | None = None
+    previous_end: int = 0
+    anchor: Anchor | None = None
+    formats: list[tuple[int, str]] = field(default_factory=list)
+    pairs: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=PAIRS))
+    arrivals: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=BUCKETS))
+
+    def near(self, timestamp: int) -> int:
+        """A wire timestamp as the extended one nearest to the newest sample."""
+        return self.end + signed32(timestamp - self.end)
+
+    def owns_status(self, timesnap: int, arrival_ns: int, current: bool) -> bool:
+        """True when a status with this RTP_TIMESNAP, come at `arrival_ns`, can be of this timeline.
+
+        It may be seconds behind the packets (radiod catching up) but never ahead of them,
+        and it may come shortly before the first packet but not after another timeline began.
+        """
+        reach = STATUS_REACH_S * SECOND
+        if (
+            not self.first_arrival_ns - reach
+            <= arrival_ns
+            <= self.last_arrival_ns + (reach if current else SECOND // 2)
+        ):
+            return False
+        at = self.near(timesnap)
+        newest = self.first_timestamp if arrival_ns < self.first_arrival_ns else self.end
+        ahead = at - newest
+        return self.first_timestamp - self.rate_hz <= at and -STATUS_REACH_S <= ahead / self.rate_hz <= STATUS_AHEAD_S
+
+    def add_format(self, timesnap: int, rate_hz: int | None, encoding: str | None) -> None:
+        """A status says how packets from `timesnap` on are made."""
+        at = self.near(timesnap)
+        if rate_hz and not self.rate_known:
+            self.rate_hz, self.rate_known = rate_hz, True
+        if encoding and (not self.formats or self.formats[-1][1] != encoding):
+            self.formats.append((at, encoding))
+
+    def add_pair(self, timesnap: int, utc_ns: int, arrival_ns: int) -> None:
+        """A status pair: radiod's clock said `utc_ns` when the next packet was to be `timesnap`."""
+        self.pairs.append((self.near(timesnap), utc_ns, arrival_ns))
+
+    def add_arrival(self, end: int, arrival_ns: int) -> None:
+        """A packet whose last sample is before `end` arrived at `arrival_ns` of the host's clock."""
+        bucket = end // (BUCKET_S * self.rate_hz)
+        if self.arrivals and self.arrivals[-1][0] == bucket:
+            _, best_end, best = self.arrivals[-1]
+            if _rounded((end - best_end) * SECOND, self.rate_hz) > arrival_ns - best:
+                self.arrivals[-1] = (bucket, end, arrival_ns)
+        else:
+            self.arrivals.append((bucket, end, arrival_ns))
+
+    def propose(self, host: HostClock, chain_delay_ns: int) -> Anchor | None:
+        """The best anchor that the evidence at hand gives; None when there is none at all.
+
+        `chain_delay_ns`, from antenna to timestamp, is taken off every label.
+        """
+        anchor = self._from_pairs(host) or self._from_arrivals(host)
+        if anchor is None or not chain_delay_ns:
+            return anchor
+        return Anchor(
+            anchor.timestamp,
+            anchor.utc_ns - chain_delay_ns,
+            anchor.rate_hz,
+            anchor.source,
+            anchor.uncertainty_ns,
+            anchor.evidence_ns,
+        )
+
+    def _from_pairs(self, host: HostClock) -> Anchor | None:
+        if not self.pairs:
+            return None
+        residuals = self._residuals((at, utc) for at, utc, _ in self.pairs)
+        ordered = sorted(residuals)
+        floor = ordered[min(9, len(ordered) // 3)] - TORN_NS
+        best = min(r for r in ordered if r >= floor)
+        spread = ordered[len(ordered) // 2] - best
+        scarce = SCARCE_PAIR_NS // len(ordered) if len(ordered) < 20 else 0
+        clock = min(arrival - utc for _, utc, arrival in self.pairs) - (host.offset_ns or 0)
+        uncertainty = PAIR_FLOOR_NS + max(spread, scarce) + abs(clock) + host.uncertainty_ns
+        at, utc, arrival = self.pairs[residuals.index(best)]
+        return Anchor(at, utc, self.rate_hz, AnchorSource.RADIOD, uncertainty, self.pairs[-1][2])
+
+    def _from_arrivals(self, host: HostClock) -> Anchor | None:
+        if not self.arrivals:
+            return None
+        residuals = self._residuals((at, arrival) for _, at, arrival in self.arrivals)
+        best = min(residuals)
+        _, at, arrival = self.arrivals[residuals.index(best)]
+        spread = sorted(residuals)[len(residuals) // 2] - best
+        source = AnchorSource.WALL_CLOCK if host.offset_ns is None else AnchorSource.NTP
+        uncertainty = ARRIVAL_FLOOR_NS + spread + host.uncertainty_ns
+        utc = arrival - (host.offset_ns or 0)
+        return Anchor(at, utc, self.rate_hz, source, uncertainty, self.arrivals[-1][2])
+
+    def _residuals(self, points: Iterable[tuple[int, int]]) -> list[int]:
+        origin = self.first_timestamp
+        return [utc - _rounded((at - origin) * SECOND, self.rate_hz) for at, utc in points]
+
+    def rate_ppm(self) -> float:
+        """The sample clock against the clock of the arrival times, parts per million; NaN while unknown.
+
+        Least squares through the least delayed packet of each five seconds of the last
+        two minutes; positive = more samples than nominal.
+        """
+        if len(self.arrivals) < RATE_BUCKETS:
+            return math.nan
+        ends = [(end - self.first_timestamp) / self.rate_hz for _, end, _ in self.arrivals]
+        first = self.arrivals[0][2]
+        times = [(arrival - first) / SECOND for _, _, arrival in self.arrivals]
+        mean_end, mean_time = sum(ends) / len(ends), sum(times) / len(times)
+        square = sum((e - mean_end) ** 2 for e in ends)
+        slope = sum((e - mean_end) * (t - mean_time) for e, t in zip(ends, times, strict=True)) / square
+        return (1.0 / slope - 1.0) * 1e6 if slope > 0 else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything a successor needs, as plain values."""
+        anchor = self.anchor
+        return {
+            "id": self.id,
+            "reason": self.reason,
+            "first_timestamp": self.first_timestamp,
+            "first_arrival_ns": self.first_arrival_ns,
+            "rate_hz": self.rate_hz,
+            "end": self.end,
+            "last_arrival_ns": self.last_arrival_ns,
+            "rate_known": self.rate_known,
+            "cut": self.cut,
+            "previous_sequence": self.previous_sequence,
+            "previous_end": self.previous_end,
+            "anchor": anchor
+            and [
+                anchor.timestamp,
+                anchor.utc_ns,
+                anchor.rate_hz,
+                int(anchor.source),
+                anchor.uncertainty_ns,
+                anchor.evidence_ns,
+            ],
+            "formats": self.formats,
+            "pairs": list(self.pairs),
+            "arrivals": list(self.arrivals),
+        }
+
+    @classmethod
+    def from_json(cls, state: dict[str, Any]) -> Epoch:
+        """The epoch that `to_json` described."""
+        plain = dict(state)
+        anchor = plain.pop("anchor")
+        formats = [(at, encoding) for at, encoding in plain.pop("formats")]
+        pairs = deque(((a, b, c) for a, b, c in plain.pop("pairs")), maxlen=PAIRS)
+        arrivals = deque(((a, b, c) for a, b, c in plain.pop("arrivals")), maxlen=BUCKETS)
+        epoch = cls(**plain, formats=formats, pairs=pairs, arrivals=arrivals)
+        if anchor:
+            at, utc, rate, source, uncertainty, evidence = anchor
+            epoch.anchor = Anchor(at, utc, rate, AnchorSource(source), uncertainty, evidence)
+        return epoch
+
+
+def next_anchor(current: Anchor, proposed: Anchor, at: int) -> Anchor:
+    """The anchor for the minutes from timestamp `at` on.
+
+    A label must not wander with every new pair, so the one in force stays unless the
+    proposal is clearly different (beyond its own uncertainty) or clearly better (half the
+    uncertainty, or radiod's word instead of none).
+    """
+    difference = abs(proposed.utc_at(at) - current.utc_at(at))
+    if (
+        difference > proposed.uncertainty_ns
+        or 2 * proposed.uncertainty_ns < current.uncertainty_ns
+        or (proposed.source is AnchorSource.RADIOD and current.source is not AnchorSource.RADIOD)
+    ):
+        return proposed
+    return Anchor(
+        current.timestamp,
+        current.utc_ns,
+        current.rate_hz,
+        current.source,
+        proposed.uncertainty_ns + difference,
+        proposed.evidence_ns,
+    )

@@ -1,0 +1,344 @@
+"""The supervisor: one thread that forks, reaps, watches and stops the other processes.
+
+Rules. Signals are blocked for good and taken in one place (`_wait`), so nothing happens
+between two statements; the control socket's readiness is a signal too (SIGIO). Decisions
+are `restarts.Life`'s; here they are carried out. Sockets and journal segments are made
+before the worker that uses them and outlive it. Whatever fails for one channel is that
+channel's failure, and is shown on the board.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
+from pipeline.changes import Plan, plan
+from pipeline.child import LEVEL_SIGNAL, SharedLevel, spawn
+from pipeline.config import Channel, Config
+from pipeline.control import ControlServer, Handler
+from pipeline.crew import Child, Seat, monitor_limits, reason_of, worker_limits
+from pipeline.instance import check_data_dir
+from pipeline.radiod_guard import RadiodGuard
+from pipeline.logs import effective_level
+from pipeline.notify import Notifier
+from pipeline.parts import Assignment, Parts
+from pipeline.process import STOP_SIGNALS
+from pipeline.publication import Publisher
+from pipeline.records import ChannelRecord, ChildState
+from pipeline.restarts import SECOND_NS, Action
+from pipeline.rolling import Rolling
+from pipeline.shm import Board
+
+log = logging.getLogger(__name__)
+
+SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL})
+HEARTBEAT_NS = SECOND_NS
+# A child that starts is looked at more often, so that it shows as up when it is.
+STARTING_NS = SECOND_NS // 20
+# A loop that comes back this much late was stopped or starved, and so perhaps were the children.
+PAUSE_NS = 2 * SECOND_NS
+
+
+class UnknownChannel(PipelineError):
+    """A channel was named that is not there."""
+
+    exit_code = EXIT_USAGE
+
+
+class Supervisor:
+    """A running instance. Made by `service.serve`, which owns lock, board and control socket."""
+
+    def __init__(
+        self, config: Config, parts: Parts, board: Board, control: ControlServer, notifier: Notifier, level: SharedLevel
+    ) -> None:
+        self.config = config
+        self.board = board
+        self.monitor = Child("ntp", monitor_limits(config))
+        self.seats: dict[str, Seat] = {}
+        self.stopping = False
+        self._parts = parts
+        self._control = control
+        self._notifier = notifier
+        self._level = level
+        self._radiod = RadiodGuard(parts.radiod_control)
+        self._rolling = Rolling()
+        self._pid = os.getpid()
+        self._publish_ns = time.monotonic_ns()
+        self._publisher = Publisher(config.recorder.instance, board, notifier, self._publish_ns)
+        self._session_id = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.urandom(3).hex()}"
+
+    # Starting
+
+    def start(self) -> None:
+        """Equip every channel, then fork all; PipelineError when not one channel can be recorded."""
+        for channel in self.config.enabled_channels:
+            self._add(channel)
+        for seat in self.seats.values():
+            self._equip(seat, time.monotonic_ns())
+        fatal = [seat for seat in self.seats.values() if seat.life.state is ChildState.FATAL]
+        if fatal and len(fatal) == len(self.seats):
+            self._release_all()
+            raise PipelineError(f"no channel can be recorded; {fatal[0].name}: {fatal[0].life.reason}")
+        self._tick_children(time.monotonic_ns())
+        self._publish(time.monotonic_ns())
+        self._notifier.send("READY=1")
+
+    def _add(self, channel: Channel) -> None:
+        taken = {seat.index for seat in self.seats.values()}
+        index = next((i for i in range(len(self.board.channels)) if i not in taken), None)
+        if index is None:
+            log.error("%s: not recorded, an instance has room for %d channels", channel.id, len(taken))
+            return
+        self.seats[channel.id] = Seat(index, channel, worker_limits(self.config))
+
+    def _equip(self, seat: Seat, now: int) -> bool:
+        """Sockets and journal for `seat`; False, and FATAL with the reason, when they cannot be had."""
+        try:
+            seat.equip(self._parts, self.config)
+        except (PipelineError, OSError) as error:
+            seat.life.fail(reason_of(error), now)
+            log.error("%s: %s", seat.name, seat.life.reason)
+            return False
+        return True
+
+    # The loop
+
+    def run(self, handler: Handler) -> int:
+        """Supervise until told to stop and all children are gone; `handler` answers the control socket."""
+        while not self._finished():
+            asked = time.monotonic_ns()
+            timeout = self._timeout(asked)
+            taken = self._wait(timeout)
+            now = time.monotonic_ns()
+            if now - asked > timeout + PAUSE_NS:
+                self._forgive_pause((now - asked - timeout) / SECOND_NS, now)
+            self._obey(taken, now)
+            self._reap(now)
+            self._stop_in_order(now)
+            self._rolling.step(now)
+            self._tick_children(now)
+            self._control.serve(now, handler)
+            if now >= self._publish_ns:
+                self._publish(now)
+                channels = [(seat.channel, self.board.channels[seat.index].read()) for seat in self.seats.values()]
+                self._radiod.poll(self.config.radiod, now, channels)
+            self._publisher.feed_watchdog(self._progress(), now)
+        self._release_all()
+        return EXIT_OK
+
+    def children(self) -> Iterator[Child]:
+        """The monitor and the channels' seats."""
+        yield self.monitor
+        yield from self.seats.values()
+
+    def _timeout(self, now: int) -> int:
+        dues = [child.life.due_ns for child in self.children()]
+        if any(child.life.state is ChildState.STARTING for child in self.children()):
+            dues.append(now + STARTING_NS)
+        return max(0, min([self._publish_ns, *(due for due in dues if due is not None)]) - now)
+
+    def _wait(self, timeout_ns: int) -> set[int]:
+        """All signals that are pending, after waiting for the first up to `timeout_ns`."""
+        taken: set[int] = set()
+        info = signal.sigtimedwait(SIGNALS, timeout_ns / SECOND_NS)
+        while info is not None and info.si_signo not in taken:
+            taken.add(info.si_signo)
+            info = signal.sigtimedwait(SIGNALS, 0)
+        return taken
+
+    def _forgive_pause(self, seconds: float, now: int) -> None:
+        log.warning("the supervisor could not run for %.1f s", seconds)
+        for child in self.children():
+            child.life.excuse(now)
+
+    def _obey(self, taken: set[int], now: int) -> None:
+        for number in STOP_SIGNALS:
+            if number in taken:
+                self.stop(now, signal.Signals(number).name)
+        if signal.SIGHUP in taken and not self.stopping:
+            try:
+                self.reload(now)
+            except PipelineError as error:
+                log.error("reload: %s; the old configuration stays in force", error)
+
+    def _finished(self) -> bool:
+        return self.stopping and not any(child.life.alive for child in self.children())
+
+    def _progress(self) -> bool:
+        """Something gets done, or there is nothing to do until somebody mends the configuration."""
+        states = {child.life.state for child in self.children()}
+        return self.stopping or ChildState.RUNNING in states or states == {ChildState.FATAL}
+
+    def _publish(self, now: int) -> None:
+        self._publish_ns = now + HEARTBEAT_NS
+        state = ChildState.STOPPING if self.stopping else ChildState.RUNNING
+        self._publisher.publish(state, self.monitor, self.seats.values(), now)
+
+    def _release_all(self) -> None:
+        for seat in self.seats.values():
+            seat.release(self.config.recorder.instance)
+
+    # Children
+
+    def _reap(self, now: int) -> None:
+        for child in list(self.children()):
+            status = child.reap()
+            if status is None:
+                continue
+            pid, child.pid = child.pid, 0
+            asked = child.life.state is ChildState.STOPPING
+            child.life.exited(status, now, self._last_words(child, pid))
+            level = logging.INFO if asked and status == 0 else logging.WARNING
+            log.log(level, "%s[%d]: %s", child.name, pid, child.life.outlook(now))
+            self._publish_ns = now
+            if isinstance(child, Seat) and child.dropping:
+                self._remove(child)
+
+    def _last_words(self, child: Child, pid: int) -> str:
+        if not isinstance(child, Seat):
+            return ""
+        record = self.board.channels[child.index].read()
+        return record.reason if record.pid == pid else ""
+
+    def _remove(self, seat: Seat) -> None:
+        seat.release(self.config.recorder.instance)
+        self.board.channels[seat.index].write(ChannelRecord())
+        self._publisher.clear(seat)
+        del self.seats[seat.name]
+
+    def _tick_children(self, now: int) -> None:
+        for child in list(self.children()):
+            before = child.life.state
+            action = child.life.tick(now, self._heartbeat(child))
+            if action is Action.FORK:
+                self._fork(child)
+            elif action is not Action.NOTHING:
+                if action is not Action.TERMINATE:
+                    log.warning("%s[%d]: %s, sending %s", child.name, child.pid, child.life.reason, action.name)
+                child.signal(action)
+            if child.life.state is not before:
+                self._publish_ns = now
+
+    def _heartbeat(self, child: Child) -> int:
+        if isinstance(child, Seat):
+            return self.board.channels[child.index].read().heartbeat_monotonic_ns
+        return self.board.ntp.read().published_monotonic_ns
+
+    def _fork(self, child: Child) -> None:
+        now = time.monotonic_ns()
+        if isinstance(child, Seat) and not self._equip(child, now):
+            return
+        comm, run = (child.name, self._worker(child)) if isinstance(child, Seat) else ("gp-ntp", self._run_monitor)
+        try:
+            child.pid = spawn(comm, run, lambda: self._forsake(child), self._level)
+        except OSError as error:
+            child.life.fork_failed(f"no process: {error.strerror}", now)
+            log.error("%s: %s", child.name, child.life.reason)
+            return
+        child.life.forked(now)
+        if isinstance(child, Seat):
+            child.used = True
+        log.info("%s[%d]: started", child.name, child.pid)
+
+    def _worker(self, seat: Seat) -> Callable[[], int]:
+        assert seat.sockets is not None and seat.journal is not None
+        assignment = Assignment(
+            self.config, seat.channel, seat.index, self.board, seat.sockets, seat.journal, self._session_id, self._pid
+        )
+        return lambda: self._parts.run_worker(assignment)
+
+    def _run_monitor(self) -> int:
+        return self._parts.run_monitor(self.config.ntp, self.board, self._pid)
+
+    def _forsake(self, child: Child) -> None:
+        """In the child: close what belongs to the supervisor and to the other channels."""
+        self._control.close(unlink=False)
+        self._notifier.close()
+        for seat in self.seats.values():
+            if seat is not child:
+                seat.forsake()
+
+    # What is wanted
+
+    def stop(self, now: int, why: str) -> None:
+        """Let the workers flush and leave, then the monitor."""
+        if self.stopping:
+            return
+        log.info("stopping (%s)", why)
+        self.stopping = True
+        self._publish_ns = now
+        self._rolling.clear()
+        self._notifier.send("STOPPING=1")
+        for seat in self.seats.values():
+            seat.life.stop(now)
+
+    def _stop_in_order(self, now: int) -> None:
+        # Workers put the NTP record into the files they flush, so the monitor goes last.
+        if self.stopping and self.monitor.life.wanted and not any(s.life.alive for s in self.seats.values()):
+            self.monitor.life.stop(now)
+
+    def restart(self, names: list[str], now: int) -> list[str]:
+        """Restart the named channels (ids or names; `ntp` is the monitor), or all channels, one at a time.
+
+        Returns the names of what will be restarted; UnknownChannel changes nothing.
+        """
+        known = {seat.channel.name: seat for seat in self.seats.values()} | self.seats
+        unknown = [name for name in names if name not in known and name != self.monitor.name]
+        if unknown:
+            raise UnknownChannel(f"unknown channel {', '.join(unknown)}; there are {', '.join(self.seats)}")
+        seats = [known[name] for name in names if name in known] if names else list(self.seats.values())
+        self._rolling.add(dict.fromkeys(seats))
+        monitor = self.monitor.name in names
+        if monitor:
+            self.monitor.life.restart(now)
+        self._publish_ns = now
+        return [self.monitor.name] * monitor + [seat.name for seat in dict.fromkeys(seats)]
+
+    def reload(self, now: int) -> Plan:
+        """Read the configuration again and go there with the least disturbance.
+
+        Raises PipelineError, and changes nothing, when it cannot be used.
+        """
+        new = self._parts.load_config(self.config.path)
+        instance = self.config.recorder.instance
+        if new.recorder.instance != instance:
+            log.warning("reload: the instance stays %s until the next start", instance)
+            new = replace(new, recorder=replace(new.recorder, instance=instance))
+        check_data_dir(new.recorder.data_dir)
+        steps = plan(self.config, new)
+        self.config = new
+        log.info("reload: %s", steps)
+        self._level.set(effective_level(new.logging.level))
+        for child in self.children():
+            child.life.limits = worker_limits(new) if isinstance(child, Seat) else monitor_limits(new)
+            if child.pid:
+                os.kill(child.pid, LEVEL_SIGNAL)
+        self._carry_out(steps, now)
+        return steps
+
+    def _carry_out(self, steps: Plan, now: int) -> None:
+        for name in steps.drop:
+            seat = self.seats[name]
+            seat.dropping = True
+            seat.life.stop(now)
+            if not seat.life.alive:
+                self._remove(seat)
+        for channel in steps.add:
+            leaving = self.seats.get(channel.id)
+            if leaving is None:
+                self._add(channel)
+            else:  # dropped a moment ago and wanted again
+                leaving.dropping = False
+                leaving.change(channel, new_sockets=True, new_journal=True)
+                leaving.life.restart(now)
+        for change in steps.change:
+            self.seats[change.channel.id].change(change.channel, change.new_sockets, change.new_journal)
+        self._rolling.add(self.seats[change.channel.id] for change in steps.change)
+        if steps.monitor:
+            self.monitor.life.restart(now)
+        self._publish_ns = now

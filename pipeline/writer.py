@@ -1,0 +1,119 @@
+"""The thread that turns cut minutes into files, so that receiving never waits for a disk.
+
+Decoding, compressing and fsync release the interpreter for nearly all of their time. One
+minute at a time is in hand; the rest wait in the journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import npz
+from pipeline.config import Channel, Recorder
+from pipeline.minutefile import Context, build, minute_path, part_path
+from pipeline.stream.minute import Minute
+from pipeline.stream.recorder import Cut
+
+MAX_PARTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a job: the files, or the error that stopped it."""
+
+    cut: Cut
+    paths: tuple[Path, ...]
+    error: OSError | None
+    duration_s: float
+
+
+class Writer:
+    """Writes one `Cut` at a time; `poll` tells when it is done. `wake` is called from the thread."""
+
+    def __init__(self, channel: Channel, recorder: Recorder, wake: Callable[[], None]) -> None:
+        self._channel = channel
+        self._recorder = recorder
+        self._wake = wake
+        self._thread: threading.Thread | None = None
+        self._result: Written | None = None
+
+    @property
+    def busy(self) -> bool:
+        """True while a job is in hand or its result was not fetched."""
+        return self._thread is not None
+
+    def start(self, cut: Cut, contexts: list[Context]) -> None:
+        """Begin to write; only when not busy."""
+        self._thread = threading.Thread(target=self._work, args=(cut, contexts), name="writer", daemon=True)
+        self._thread.start()
+
+    def poll(self, timeout_s: float = 0.0) -> Written | None:
+        """The finished job's result, once; None while it is not finished."""
+        thread = self._thread
+        if thread is None:
+            return None
+        if timeout_s:
+            thread.join(timeout_s)
+        if self._result is None:
+            return None
+        thread.join()
+        result, self._result, self._thread = self._result, None, None
+        return result
+
+    def _work(self, cut: Cut, contexts: list[Context]) -> None:
+        begin = time.monotonic()
+        error: OSError | None = None
+        paths: list[Path] = []
+        try:
+            for number, (minute, context) in enumerate(zip(cut.minutes, contexts, strict=True)):
+                paths.append(self._write(minute, context, number == 0))
+        except OSError as failure:
+            error = failure
+        finally:
+            self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
+            self._wake()
+
+    def _write(self, minute: Minute, context: Context, main: bool) -> Path:
+        folder = self._recorder.data_dir
+        self._check_space(folder)
+        path = minute_path(folder, self._channel, minute.utc_ns)
+        number = 0
+        while not main or path.exists():
+            if path.exists() and _same(path, minute):
+                # A predecessor wrote this very minute and died before it could say so.
+                return path
+            number += 1
+            path = part_path(folder, self._channel, minute.utc_ns, minute.rate_hz, number)
+            main = True
+            if number > MAX_PARTS:
+                raise OSError(errno.EEXIST, "too many parts of one minute", str(path))
+        npz.write(path, build(minute, context), self._recorder.compression_level)
+        return path
+
+    def _check_space(self, folder: Path) -> None:
+        reserve = self._recorder.min_free_gb * 1e9
+        if reserve > 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            state = os.statvfs(folder)
+            if state.f_bavail * state.f_frsize < reserve:
+                raise OSError(errno.ENOSPC, f"less than min_free_gb = {self._recorder.min_free_gb:g} left", str(folder))
+
+
+def _same(path: Path, minute: Minute) -> bool:
+    """True when a file holds this minute by the same mapping."""
+    try:
+        found = npz.read(path)
+    except npz.UnreadableFile:
+        return False
+    return (
+        found.get("sample_rate") == minute.rate_hz
+        and found.get("epoch_id") == minute.epoch_id
+        and found.get("rtp_timestamp") == minute.first_timestamp & 0xFFFF_FFFF
+        and found.get("sample0_utc_ns") == minute.anchor.utc_at(minute.first_timestamp)
+    )

@@ -118,6 +118,7 @@ class Recorder:
     min_free_gb: NotNegative = 1.0
     retention_days: Annotated[int, at_least(0)] = 0
     buffer_minutes: Annotated[int, between(2, 120)] = 10
+    partial_minutes: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,9 @@ class _Client:
             return b"" if request is None else format_reply(*handler(*request))
         except RequestError as error:
             return format_reply(error.status, {"error": str(error)})
+        except Exception:  # supervision must not end because a question has no answer
+            log.exception("control: no answer")
+            return format_reply(500, {"error": "internal error, see log"})
 
     def _send(self) -> bool:
         try:
@@ -145,7 +148,7 @@ class _Client:
 
 
 class ControlServer:
-    """The listening socket and its clients."""
+    """The listening socket and its clients; its owner has SIGIO blocked or ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -21,7 +21,13 @@ from pipeline.shm import Segment, segment_name, unlink
 
 log = logging.getLogger(__name__)
 
-SIGNALS = {Action.TERMINATE: signal.SIGTERM, Action.ABORT: signal.SIGABRT, Action.KILL: signal.SIGKILL}
+# A worker that does not know SIGUSR2 dies of it, which loses nothing either: what it holds is in its segment.
+SIGNALS = {
+    Action.TERMINATE: signal.SIGTERM,
+    Action.HAND_OVER: signal.SIGUSR2,
+    Action.ABORT: signal.SIGABRT,
+    Action.KILL: signal.SIGKILL,
+}
 
 
 def worker_limits(config: Config) -> Limits:
@@ -100,6 +106,10 @@ class Seat(Child):
     def flushed(self) -> bool:
         """True when everything that was received is in files."""
         return not self.used or (self.pid == 0 and self.life.last_status == 0)
+
+    def restart(self, now_ns: int) -> None:
+        """Replace the worker; without a flush, which would cut a minute in two, when the journal goes on."""
+        self.life.restart(now_ns, hand_over=not self._renew_journal)
 
     def change(self, channel: Channel, new_sockets: bool, new_journal: bool) -> None:
         """Use `channel` from the next worker on."""

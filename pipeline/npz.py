@@ -23,6 +23,7 @@ from pipeline import PipelineError
 TEMPORARY_SUFFIX = ".tmp"
 # Arrays below this size are stored: their deflate header costs more than it saves.
 SMALL = 4096
+ISAL_LEVELS = 3
 
 
 class FileExists(PipelineError):
@@ -30,21 +31,24 @@ class FileExists(PipelineError):
 
 
 class _Archive(zipfile.ZipFile):
-    """A zip whose members are deflated by isal instead of zlib."""
+    """A zip whose members are deflated at `level`: 1 to 3 are isal's, above that zlib's."""
+
+    level = 2
 
     def _open_to_write(self, zinfo: zipfile.ZipInfo, force_zip64: bool = False) -> IO[bytes]:
         handle: Any = super()._open_to_write(zinfo, force_zip64)  # type: ignore[misc]
-        # zipfile has no public way to choose the compressor; without this attribute zlib does the work.
+        # zipfile has no public way to choose the compressor; without this attribute zlib's default does the work.
         if zinfo.compress_type == zipfile.ZIP_DEFLATED and hasattr(handle, "_compressor"):
-            handle._compressor = isal_zlib.compressobj(self.isal_level, isal_zlib.DEFLATED, -15)
+            library: Any = isal_zlib if self.level <= ISAL_LEVELS else zlib
+            handle._compressor = library.compressobj(self.level, zlib.DEFLATED, -zlib.MAX_WBITS)
         stream: IO[bytes] = handle
         return stream
-
-    isal_level = 2
 
 
 def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int:
     """Write `arrays` as `path`, atomically; returns the file's size in bytes.
+
+    `level` 0 stores, 1 to 3 are isal's levels, 4 to 9 zlib's.
 
     Raises FileExists when the name is taken and OSError when the disk refuses; neither
     leaves anything behind but, after a crash, a name that ends in `.tmp`.
@@ -56,7 +60,7 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
     try:
         with temporary.open("wb") as file:
             with _Archive(file, "w") as archive:
-                archive.isal_level = level
+                archive.level = level
                 for name, array in arrays.items():
                     _add(archive, name, array)
             file.flush()
@@ -70,11 +74,12 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
     return size
 
 
-def _add(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise TypeError(f"{name}: an object array cannot be read without pickle")
     info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-    info.compress_type = zipfile.ZIP_DEFLATED if array.nbytes > SMALL else zipfile.ZIP_STORED
+    deflate = array.nbytes > SMALL and archive.level > 0
+    info.compress_type = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
     info.external_attr = 0o644 << 16
     with archive.open(info, "w", force_zip64=array.nbytes > 1 << 31) as member:
         np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))

@@ -12,26 +12,28 @@ import errno
 import socket
 import struct
 
+from pipeline.stream.intake import Intake
 from pipeline.stream.journal import FLAG_MARKER, MAX_DATAGRAM, JournalFull, Kind, Row
-from pipeline.stream.recorder import Recorder
 from pipeline.stream.rtp import HEADER, HEADER_SIZE, MARKER, VERSION_BITS, RtpError, parse, wrap32
 from pipeline.stream.source import Arrival
 
 TIMESPEC = struct.Struct("@ll")
 ANCILLARY = socket.CMSG_SPACE(TIMESPEC.size) + socket.CMSG_SPACE(64)
 SECOND = 1_000_000_000
+# How the kernel says that a page of the journal could not be had.
+NO_MEMORY = (errno.EFAULT, errno.ENOMEM)
 # Packets taken in one go before the rest of the worker gets its turn.
 BATCH = 2000
 
 
 class Receiver:
-    """Drains one channel's data and status sockets into `recorder`."""
+    """Drains one channel's data and status sockets into `intake`."""
 
-    def __init__(self, data: socket.socket, status: tuple[socket.socket, ...], ssrc: int, recorder: Recorder) -> None:
+    def __init__(self, data: socket.socket, status: tuple[socket.socket, ...], ssrc: int, intake: Intake) -> None:
         self._data = data
         self._status = status
         self._ssrc = ssrc
-        self._recorder = recorder
+        self._intake = intake
         self._header = bytearray(HEADER_SIZE)
         self._one = bytearray(1)
         self._last_origin = ("", 0)
@@ -43,7 +45,7 @@ class Receiver:
 
     def _skip_known_head(self) -> None:
         """Take the head of the queue off if the predecessor committed it and died before taking it."""
-        journal = self._recorder.journal
+        journal = self._intake.journal
         if journal.count in (journal.taken, journal.first):
             return
         last = journal.records(journal.count - 1)[0]
@@ -69,8 +71,8 @@ class Receiver:
 
         Sets `full` and leaves the rest on the queue when the journal has no room.
         """
-        recorder, journal, header = self._recorder, self._recorder.journal, self._header
-        source, unpack = recorder.source, HEADER.unpack
+        intake, journal, header = self._intake, self._intake.journal, self._header
+        source, unpack = intake.source, HEADER.unpack
         peek, take = self._data.recvmsg_into, self._data.recv_into
         heap, one, ssrc = journal.heap, self._one, self._ssrc
         self.full = False
@@ -85,7 +87,7 @@ class Receiver:
                 return number
             except OSError as error:
                 # The system has no page left for the journal; the datagram is still on the queue.
-                if error.errno not in (errno.EFAULT, errno.ENOMEM):
+                if error.errno not in NO_MEMORY:
                     raise
                 self.full = True
                 return number
@@ -96,9 +98,9 @@ class Receiver:
             else:
                 _, kind, sequence, timestamp, found = unpack(header)
                 if found != ssrc:
-                    recorder.bad(arrival_ns)
+                    intake.bad(arrival_ns)
                 elif source.admit_next(sequence, timestamp, length, origin, arrival_ns):
-                    recorder.received += 1
+                    intake.received += 1
                     if origin is not self._last_origin and origin != self._last_origin:
                         self._last_origin, self._last_address = origin, _address(origin[0])
                     journal.append(
@@ -115,37 +117,43 @@ class Receiver:
                         )
                     )
                 else:
-                    recorder.packet(Arrival(kind >= MARKER, sequence, timestamp, length, origin, arrival_ns))
+                    intake.packet(Arrival(kind >= MARKER, sequence, timestamp, length, origin, arrival_ns))
             take(one)
             journal.mark_taken()
         return BATCH
 
     def _unusual(self, size: int, at: int, origin: tuple[str, int], arrival_ns: int) -> None:
         """A datagram that is too short, or RTP with options that radiod never sends."""
-        recorder = self._recorder
-        heap = recorder.journal.heap
+        intake = self._intake
+        heap = intake.journal.heap
         datagram = bytes(self._header[: min(size, HEADER_SIZE)]) + bytes(heap[at : at + max(0, size - HEADER_SIZE)])
         try:
             packet = parse(datagram)
         except RtpError:
-            recorder.bad(arrival_ns)
+            intake.bad(arrival_ns)
             return
         payload = datagram[packet.payload_start : packet.payload_end]
         if packet.ssrc != self._ssrc or not payload:
-            recorder.bad(arrival_ns)
+            intake.bad(arrival_ns)
             return
         heap[at : at + len(payload)] = payload
-        recorder.packet(Arrival(packet.marker, packet.sequence, packet.timestamp, len(payload), origin, arrival_ns))
+        intake.packet(Arrival(packet.marker, packet.sequence, packet.timestamp, len(payload), origin, arrival_ns))
 
     def drain_status(self) -> None:
         """Take what is on the status sockets; foreign and malformed datagrams are passed over."""
+        journal = self._intake.journal
         for sock in self._status:
             for _ in range(BATCH):
                 try:
-                    datagram, stamps, _, _ = sock.recvmsg(MAX_DATAGRAM, ANCILLARY)
-                except BlockingIOError:
+                    at = journal.room()
+                    size, stamps, _, _ = sock.recvmsg_into([journal.heap[at : at + MAX_DATAGRAM]], ANCILLARY)
+                except (BlockingIOError, JournalFull):
                     break
-                if self._recorder.status(datagram, _stamp(stamps)):
+                except OSError as error:
+                    if error.errno not in NO_MEMORY:
+                        raise
+                    break
+                if self._intake.status(size, _stamp(stamps)):
                     self.statuses += 1
 
 

@@ -55,7 +55,7 @@ class Layout:
         """Values of one record in table order, text decoded."""
         values = list(self.struct.unpack_from(payload))
         for i in self._text:
-            values[i] = values[i].rstrip(b"\0").decode(errors="replace")
+            values[i] = values[i].rstrip(b"\0").decode("utf-8", "replace")
         return values
 
     def offsets(self) -> list[tuple[int, Field]]:

@@ -42,6 +42,7 @@ class Action(Enum):
     NOTHING = "nothing"
     FORK = "fork"
     TERMINATE = "terminate"  # ask it to flush and leave
+    HAND_OVER = "hand over"  # ask it to leave at once; its successor goes on with what it held
     ABORT = "abort"  # faulthandler writes the traceback that explains the hang
     KILL = "kill"
 
@@ -90,7 +91,12 @@ def describe(status: int) -> str:
             return f"killed by {Signals(-status).name}"
         except ValueError:
             return f"killed by signal {-status}"
-    meaning = {0: "left without being asked", EXIT_CONFIG: "configuration", EXIT_SOFTWARE: "internal error, see log"}
+    meaning = {
+        0: "left without being asked",
+        EXIT_CONFIG: "configuration",
+        EXIT_SOFTWARE: "internal error, see log",
+        75: "samples left in memory",
+    }
     return f"exit {status}" + (f" ({meaning[status]})" if status in meaning else "")
 
 
@@ -113,7 +119,7 @@ class Life:
         self._wanted = True
         self._again = False
         self._hung = False
-        self._asked = False
+        self._asked = Action.NOTHING
         self._due_ns = UNKNOWN_NS
         self._excused_ns = UNKNOWN_NS
 
@@ -124,7 +130,7 @@ class Life:
 
     @property
     def wanted(self) -> bool:
-        """False once `stop` was asked for."""
+        """False once it is not to be started again."""
         return self._wanted
 
     @property
@@ -142,9 +148,10 @@ class Life:
             return self._escalate(now_ns)
         if self.state is ChildState.FATAL:
             return Action.NOTHING
-        if self._asked:
-            self._asked = False
-            return self._put_down(now_ns, Action.TERMINATE, self.limits.stop_grace_s, "asked to stop")
+        if self._asked is not Action.NOTHING:
+            flush = self._asked is Action.TERMINATE
+            grace_s = self.limits.stop_grace_s if flush else self.limits.abort_grace_s
+            return self._put_down(now_ns, self._asked, grace_s, "asked to stop" if flush else "asked to restart")
         return self._watch(now_ns, heartbeat_ns)
 
     def _watch(self, now_ns: int, heartbeat_ns: int) -> Action:
@@ -192,7 +199,7 @@ class Life:
         """The process is gone, with this exit code or minus this signal; `said` is its own last reason."""
         if not self.alive:
             raise RuntimeError(f"exit of a child that is {self.state.name}")
-        hung, self._hung, self._asked = self._hung, False, False
+        hung, self._hung, self._asked = self._hung, False, Action.NOTHING
         reason = f"{self.reason}, {describe(status)}" if hung else describe(status)
         self.last_status = status
         if not self._wanted:
@@ -234,23 +241,33 @@ class Life:
         self._due_ns = now_ns
         self._move(ChildState.BACKOFF, "", now_ns)
 
-    def stop(self, now_ns: int) -> None:
-        """It is to leave and stay away."""
+    def retire(self, now_ns: int) -> None:
+        """It may go on, but is not started again."""
         self._wanted = False
         self._again = False
-        if self.alive:
-            self._asked = self.state is not ChildState.STOPPING
-        elif self.state is not ChildState.STOPPED:
+        if not self.alive and self.state is not ChildState.STOPPED:
             self._move(ChildState.STOPPED, "", now_ns)
 
-    def restart(self, now_ns: int) -> None:
-        """It is to leave in order and come back at once, whatever it is waiting for; ends FATAL."""
+    def stop(self, now_ns: int) -> None:
+        """It is to leave and stay away; asking twice is harmless."""
+        self.retire(now_ns)
+        self._ask(Action.TERMINATE)
+
+    def restart(self, now_ns: int, hand_over: bool = False) -> None:
+        """It is to leave and come back at once, whatever it is waiting for; ends FATAL.
+
+        With `hand_over` it need not flush: what it holds is its successor's.
+        """
         self._wanted = True
         if self.alive:
             self._again = True
-            self._asked = self.state is not ChildState.STOPPING
+            self._ask(Action.HAND_OVER if hand_over else Action.TERMINATE)
         else:
             self._due_now(now_ns)
+
+    def _ask(self, action: Action) -> None:
+        if self.state in (ChildState.STARTING, ChildState.RUNNING):
+            self._asked = action
 
     def fail(self, reason: str, now_ns: int) -> None:
         """Starting it (again) cannot help until somebody mends what `reason` says."""

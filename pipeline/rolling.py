@@ -20,6 +20,11 @@ class Rolling:
         self._queue: deque[Seat] = deque()
         self._since_ns = UNKNOWN_NS
 
+    @property
+    def busy(self) -> bool:
+        """True while there is something to wait for."""
+        return bool(self._queue)
+
     def add(self, seats: Iterable[Seat]) -> None:
         """Queue `seats`; one that still waits for its turn is not queued twice."""
         waiting = list(self._queue)[0 if self._since_ns == UNKNOWN_NS else 1 :]
@@ -37,7 +42,7 @@ class Rolling:
             if self._since_ns == UNKNOWN_NS:
                 self._since_ns = now_ns
                 if seat.life.wanted:
-                    seat.life.restart(now_ns)
+                    seat.restart(now_ns)
             if not self._done(seat, now_ns):
                 return
             self._queue.popleft()

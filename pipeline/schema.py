@@ -168,7 +168,7 @@ def _convert(hint: Any, value: Any, key: str, faults: list[Fault], fallback: Any
         return _BAD if found is None else found
     try:
         return _SCALARS[hint](value, isinstance(fallback, float) and math.isnan(fallback))
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         faults.append(Fault(key, value, str(error)))
         return _BAD
 

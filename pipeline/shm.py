@@ -40,6 +40,7 @@ FILLING = (1 << 64) - 1
 # The writer needs two whole publications while a reader copies one slot before that read
 # fails; 64 in a row do not happen with a live writer and bound the wait with a mad one.
 READ_TRIES = 64
+_TRIES = range(READ_TRIES)
 
 
 class SharedMemoryError(PipelineError):
@@ -59,7 +60,7 @@ def cell_size(payload_size: int) -> int:
 class Cell:
     """Reads and writes one cell within a mapping; `offset` must be a multiple of 64."""
 
-    __slots__ = ("_base", "_bytes", "_capacity", "_copy", "_header", "_size", "_words")
+    __slots__ = ("_bytes", "_capacity", "_copy", "_header", "_slots", "_words")
 
     def __init__(self, view: memoryview, offset: int, payload_size: int) -> None:
         if offset % 64:
@@ -70,8 +71,8 @@ class Cell:
         whole = isinstance(view.obj, mmap.mmap) and len(view.obj) == view.nbytes
         self._copy: Any = view.obj if whole else _Copier(view)
         self._header = offset // 8
-        self._base = offset + CELL_HEADER
-        self._size = slot_size(payload_size)
+        starts = (offset + CELL_HEADER, offset + CELL_HEADER + slot_size(payload_size))
+        self._slots = tuple((start // 8, start + SLOT_HEADER_SIZE) for start in starts)
         self._capacity = payload_size
 
     def write(self, payload: bytes) -> None:
@@ -81,10 +82,10 @@ class Cell:
             raise ValueError(f"record of {size} bytes in a cell of {self._capacity}")
         words = self._words
         sequence = words[self._header] + 1
-        start = self._base + (sequence & 1) * self._size
-        words[start >> 3] = FILLING
-        self._bytes[start + 8 : start + 8 + size] = payload
-        words[start >> 3] = crc32(payload, sequence & 0xFFFFFFFF) | size << 32
+        mark, start = self._slots[sequence & 1]
+        words[mark] = FILLING
+        self._bytes[start : start + size] = payload
+        words[mark] = crc32(payload, sequence & 0xFFFFFFFF) | size << 32
         words[self._header] = sequence
 
     def sequence(self) -> int:
@@ -94,17 +95,17 @@ class Cell:
 
     def read(self) -> bytes | None:
         """The newest whole record; None when nothing was ever written or nothing whole is there."""
-        words, copy, base, size, capacity = self._words, self._copy, self._base, self._size, self._capacity
-        for _ in range(READ_TRIES):
+        words = self._words
+        for _ in _TRIES:
             sequence = words[self._header]
             if not sequence:
                 return None
-            start = base + (sequence & 1) * size
-            mark = words[start >> 3]
-            length = mark >> 32
-            if length <= capacity:
-                payload: bytes = copy[start + 8 : start + 8 + length]
-                if crc32(payload, sequence & 0xFFFFFFFF) == mark & 0xFFFFFFFF:
+            mark, start = self._slots[sequence & 1]
+            found = words[mark]
+            length = found >> 32
+            if length <= self._capacity:
+                payload: bytes = self._copy[start : start + length]
+                if crc32(payload, sequence & 0xFFFFFFFF) == found & 0xFFFFFFFF:
                     return payload
         return None
 
@@ -164,11 +165,13 @@ class Segment:
         self.buf = memoryview(self.map)
 
     @classmethod
-    def create(cls, name: str, size: int) -> Segment:
+    def create(cls, name: str, size: int, reserve: int | None = None) -> Segment:
         """A new zeroed segment, mode 0644 whatever the umask; `size` bytes, rounded up to pages.
 
-        The memory is taken at once: a full /dev/shm is an error here instead of a SIGBUS in
-        whoever first touches a page that is not there. Raises SharedMemoryError.
+        The first `reserve` bytes (all by default) are taken at once: a full /dev/shm is an
+        error here instead of a SIGBUS in whoever first touches a page that is not there.
+        What lies beyond may only be written by system calls, which report it. Raises
+        SharedMemoryError.
         """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
@@ -176,7 +179,7 @@ class Segment:
         except posix_ipc.ExistentialError:
             raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
         try:
-            os.posix_fallocate(shm.fd, 0, size)
+            os.posix_fallocate(shm.fd, 0, size if reserve is None else reserve)
             os.fchmod(shm.fd, 0o644)
             return cls(name, shm.fd, size, writable=True)
         except OSError as error:

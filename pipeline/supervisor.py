@@ -23,12 +23,12 @@ from pipeline.config import Channel, Config
 from pipeline.control import ControlServer, Handler
 from pipeline.crew import Child, Seat, monitor_limits, reason_of, worker_limits
 from pipeline.instance import check_data_dir
-from pipeline.radiod_guard import RadiodGuard
 from pipeline.logs import effective_level
 from pipeline.notify import Notifier
 from pipeline.parts import Assignment, Parts
 from pipeline.process import STOP_SIGNALS
 from pipeline.publication import Publisher
+from pipeline.radiod_guard import RadiodGuard
 from pipeline.records import ChannelRecord, ChildState
 from pipeline.restarts import SECOND_NS, Action
 from pipeline.rolling import Rolling
@@ -38,10 +38,12 @@ log = logging.getLogger(__name__)
 
 SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL})
 HEARTBEAT_NS = SECOND_NS
-# A child that starts is looked at more often, so that it shows as up when it is.
+# A child that starts is looked at more often: it shows as up when it is, and the next may follow.
 STARTING_NS = SECOND_NS // 20
 # A loop that comes back this much late was stopped or starved, and so perhaps were the children.
 PAUSE_NS = 2 * SECOND_NS
+# How a child ends that was asked to: flushed, handed over, or before it had its own signal handlers.
+EXPECTED = (EXIT_OK, os.EX_TEMPFAIL, -signal.SIGUSR2)
 
 
 class UnknownChannel(PipelineError):
@@ -138,7 +140,7 @@ class Supervisor:
 
     def _timeout(self, now: int) -> int:
         dues = [child.life.due_ns for child in self.children()]
-        if any(child.life.state is ChildState.STARTING for child in self.children()):
+        if self._rolling.busy or any(child.life.state is ChildState.STARTING for child in self.children()):
             dues.append(now + STARTING_NS)
         return max(0, min([self._publish_ns, *(due for due in dues if due is not None)]) - now)
 
@@ -193,7 +195,7 @@ class Supervisor:
             pid, child.pid = child.pid, 0
             asked = child.life.state is ChildState.STOPPING
             child.life.exited(status, now, self._last_words(child, pid))
-            level = logging.INFO if asked and status == 0 else logging.WARNING
+            level = logging.INFO if asked and status in EXPECTED else logging.WARNING
             log.log(level, "%s[%d]: %s", child.name, pid, child.life.outlook(now))
             self._publish_ns = now
             if isinstance(child, Seat) and child.dropping:
@@ -218,7 +220,7 @@ class Supervisor:
             if action is Action.FORK:
                 self._fork(child)
             elif action is not Action.NOTHING:
-                if action is not Action.TERMINATE:
+                if action in (Action.ABORT, Action.KILL):
                     log.warning("%s[%d]: %s, sending %s", child.name, child.pid, child.life.reason, action.name)
                 child.signal(action)
             if child.life.state is not before:
@@ -276,10 +278,11 @@ class Supervisor:
         self._notifier.send("STOPPING=1")
         for seat in self.seats.values():
             seat.life.stop(now)
+        self.monitor.life.retire(now)
 
     def _stop_in_order(self, now: int) -> None:
         # Workers put the NTP record into the files they flush, so the monitor goes last.
-        if self.stopping and self.monitor.life.wanted and not any(s.life.alive for s in self.seats.values()):
+        if self.stopping and not any(seat.life.alive for seat in self.seats.values()):
             self.monitor.life.stop(now)
 
     def restart(self, names: list[str], now: int) -> list[str]:
@@ -335,7 +338,7 @@ class Supervisor:
             else:  # dropped a moment ago and wanted again
                 leaving.dropping = False
                 leaving.change(channel, new_sockets=True, new_journal=True)
-                leaving.life.restart(now)
+                leaving.restart(now)
         for change in steps.change:
             self.seats[change.channel.id].change(change.channel, change.new_sockets, change.new_journal)
         self._rolling.add(self.seats[change.channel.id] for change in steps.change)

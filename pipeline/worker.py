@@ -26,9 +26,11 @@ from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelSta
 from pipeline.segments import give_back, read_checkpoint, write_checkpoint
 from pipeline.shm import Board, Segment
 from pipeline.sockets import ChannelSockets
+from pipeline.stream.cutter import Cut, Cutter
+from pipeline.stream.intake import Intake, Settings
 from pipeline.stream.journal import Journal, Kind
 from pipeline.stream.minute import Minute
-from pipeline.stream.recorder import Cut, Recorder, Settings
+from pipeline.stream.recovery import checkpoint, restore
 from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, decode
 from pipeline.stream.timeline import MINUTE, SECOND, HostClock
 from pipeline.writer import Writer, Written
@@ -79,7 +81,6 @@ class Worker:
         self._channel = channel
         self._lifeline = lifeline
         self._title = ""
-        self._show()
         journal = Journal.attach(context.journal.buf, channel.ssrc)
         if journal is None:
             raise ValueError(f"segment {context.journal.name} does not hold a journal of SSRC {channel.ssrc}")
@@ -91,8 +92,10 @@ class Worker:
             + round(context.index * GOLDEN % 1.0 * STAGGER_S * SECOND),
             config.radiod.chain_delay_ns,
         )
-        self._recorder = Recorder(journal, settings, radiod.decode_status, read_checkpoint(context.journal))
-        self._receiver = Receiver(context.sockets.data, context.sockets.status, channel.ssrc, self._recorder)
+        self._intake = Intake(journal, settings, radiod.decode_status)
+        self._cutter = Cutter(self._intake)
+        restore(self._intake, self._cutter, read_checkpoint(context.journal))
+        self._receiver = Receiver(context.sockets.data, context.sockets.status, channel.ssrc, self._intake)
         self._writer = Writer(channel, config.recorder, lifeline.wake)
         before = context.board.channels[context.index].read()
         self._written = before.minutes_written
@@ -112,6 +115,7 @@ class Worker:
         self._failures = 0
         self._retry_ns = 0
         self._backlogged = False
+        self._show()
         for path in remove_orphans(config.recorder.data_dir / ARCHIVES / channel.id):
             log.warning("%s: removed %s, which a crash left unfinished", channel.name, path.name)
 
@@ -122,7 +126,7 @@ class Worker:
         now = time.monotonic_ns()
         taken = self._receiver.drain()
         self._receiver.drain_status()
-        self._recorder.scan()
+        self._intake.scan()
         self._backlogged = taken >= BATCH
         if taken:
             self._last_packet_ns = now
@@ -150,18 +154,23 @@ class Worker:
         return 0 if self._last_packet_ns == UNKNOWN_NS else max(0, now - self._last_packet_ns)
 
     def _hand_over(self, now: int, host: HostClock) -> None:
-        recorder = self._recorder
+        cutter = self._cutter
         silent = self._silent_ns(now)
-        self._watch_minutes(recorder.now_utc(silent, host), now)
+        self._watch_minutes(cutter.now_utc(silent, host), now)
         if self._writer.busy or now < self._retry_ns:
             return
-        cut = recorder.outstanding
+        cut = cutter.outstanding
         if cut is None:
             # Datagrams that are still queued may belong to the minute that seems to be over.
-            due = None if self._backlogged else recorder.due(silent, host)
+            due = None if self._backlogged else cutter.due(silent, host)
             if due is None:
                 return
-            cut = recorder.cut(due, host, "unknown")
+            cut = cutter.cut(due, host, "unknown")
+        self._write(cut, now)
+
+    def _write(self, cut: Cut, now: int) -> None:
+        if not self._context.config.recorder.partial_minutes:
+            cut.minutes = [m for m in cut.minutes if not any(g.cause in ("start", "stop") for g in m.gaps)]
         self._writer.start(cut, [self._describe(minute, now) for minute in cut.minutes])
 
     def _watch_minutes(self, now_utc: int | None, now: int) -> None:
@@ -178,7 +187,7 @@ class Worker:
     def _describe(self, minute: Minute, now: int) -> Context:
         context = self._context
         ntp, at = self._snapshots.get(minute.utc_ns) or (context.board.ntp.read(), now)
-        epoch = next((e for e in self._recorder.epochs if e.id == minute.segments[-1].epoch_id), None)
+        epoch = next((e for e in self._intake.epochs if e.id == minute.segments[-1].epoch_id), None)
         host = HostEvidence()
         if minute.last_arrival_ns:
             host = HostEvidence(
@@ -187,7 +196,7 @@ class Worker:
                 minute.last_timestamp,
                 epoch.rate_ppm() if epoch is not None else math.nan,
             )
-        status = self._recorder.last_status
+        status = self._intake.last_status
         return Context(
             context.config.station,
             self._channel,
@@ -234,20 +243,21 @@ class Worker:
         self._retry_ns = now + round(pause * SECOND)
 
     def _release(self, cut: Cut) -> None:
-        self._recorder.done(cut)
-        write_checkpoint(self._context.journal, self._recorder.checkpoint())
-        give_back(self._context.journal, self._recorder.release())
+        self._cutter.done(cut)
+        # In this order: a successor that finds the checkpoint may also find what it makes superfluous.
+        write_checkpoint(self._context.journal, checkpoint(self._intake, self._cutter))
+        give_back(self._context.journal, self._cutter.release())
 
     def _make_room(self, now: int, host: HostClock) -> None:
         """The journal is full: the oldest minute goes, so that new ones can come."""
         if self._writer.busy:
             return
-        cut = self._recorder.outstanding
+        cut = self._cutter.outstanding
         if cut is None:
-            due = self._recorder.due(self._silent_ns(now), host, flush=True)
+            due = self._cutter.due(self._silent_ns(now), host, flush=True)
             if due is None:
                 return
-            cut = self._recorder.cut(due, host, "unknown")
+            cut = self._cutter.cut(due, host, "unknown")
         self._dropped += 1
         log.error(
             "%s: minute %s given up: memory is full and it could not be written (%s)",
@@ -267,10 +277,10 @@ class Worker:
             return EXIT_LEFT_IN_MEMORY
         deadline = time.monotonic() + max(1.0, self._context.config.supervisor.stop_grace_s - 2.0)
         while self._receiver.drain() and not self._receiver.full:
-            self._recorder.scan()
+            self._intake.scan()
         self._receiver.drain_status()
-        self._recorder.flush_held()
-        self._recorder.scan()
+        self._intake.flush_held()
+        self._intake.scan()
         while time.monotonic() < deadline:
             now = time.monotonic_ns()
             if self._writer.busy:
@@ -278,26 +288,26 @@ class Worker:
                 if self._failure is not None:
                     break
                 continue
-            cut = self._recorder.outstanding
+            cut = self._cutter.outstanding
             if cut is None:
                 host = self.host_clock(now)
-                due = self._recorder.due(self._silent_ns(now), host, flush=True)
+                due = self._cutter.due(self._silent_ns(now), host, flush=True)
                 if due is None:
                     self._publish(now, host, ChannelState.STOPPED)
                     return 0
-                cut = self._recorder.cut(due, host, "stop")
-            self._writer.start(cut, [self._describe(minute, now) for minute in cut.minutes])
+                cut = self._cutter.cut(due, host, "stop")
+            self._write(cut, now)
         log.error("%s: not everything could be written; the rest stays in shared memory", self._channel.name)
         return EXIT_LEFT_IN_MEMORY
 
     # -- how it goes --
 
     def _publish(self, now: int, host: HostClock, state: ChannelState | None = None) -> None:
-        recorder, source = self._recorder, self._recorder.source
+        intake, cutter, source = self._intake, self._cutter, self._intake.source
         found, reason = self._state(now)
-        epoch = recorder.epoch
-        anchor = recorder.anchor(epoch, host) if epoch is not None else None
-        now_utc = recorder.now_utc(self._silent_ns(now), host)
+        epoch = intake.epoch
+        anchor = cutter.anchor(epoch, host) if epoch is not None else None
+        now_utc = cutter.now_utc(self._silent_ns(now), host)
         self._measure_level()
         encoding = epoch.formats[-1][1] if epoch is not None and epoch.formats else self._channel.encoding
         record = ChannelRecord(
@@ -309,11 +319,11 @@ class Worker:
             last_write_monotonic_ns=self._last_write_ns,
             minutes_written=self._written,
             minutes_dropped=self._dropped,
-            packets_received=recorder.received,
+            packets_received=intake.received,
             packets_lost=source.lost,
-            packets_late=recorder.late,
+            packets_late=intake.late,
             packets_duplicate=source.duplicates,
-            packets_reordered=recorder.reordered,
+            packets_reordered=intake.reordered,
             packets_bad=source.bad,
             anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
             frequency_hz=float(self._channel.frequency_hz),
@@ -341,8 +351,8 @@ class Worker:
             what = "disk full" if self._failure.errno == errno.ENOSPC else self._failure.strerror or str(self._failure)
             return ChannelState.BLOCKED, f"minutes wait in memory: {what}"
         where = f"{self._channel.data_address} ssrc {self._channel.ssrc}"
-        if self._recorder.epoch is None:
-            if self._recorder.source.bad:
+        if self._intake.epoch is None:
+            if self._intake.source.bad:
                 return ChannelState.STARTING, f"only unusable datagrams from {where}"
             return ChannelState.STARTING, f"no packet yet from {where}"
         silent = self._silent_ns(now) / SECOND
@@ -351,17 +361,17 @@ class Worker:
         return ChannelState.RECORDING, ""
 
     def _backlog(self, now_utc: int | None) -> int:
-        cut = self._recorder.outstanding
+        cut = self._cutter.outstanding
         if cut is None or now_utc is None:
             return 0
         return max(1, (now_utc - cut.utc_ns) // MINUTE)
 
     def _fill(self, now_utc: int | None) -> float:
         """Percent of the running minute that was received so far."""
-        epoch = self._recorder.epoch
+        epoch = self._intake.epoch
         if epoch is None or now_utc is None:
             return math.nan
-        source = self._recorder.source
+        source = self._intake.source
         into = (now_utc % MINUTE) * epoch.rate_hz // SECOND
         begin = max(source.end - into, epoch.first_timestamp)
         missing = sum(max(0, min(h.end, source.end) - max(h.start, begin)) for h in source.holes if h.counted)
@@ -369,7 +379,7 @@ class Worker:
 
     def _measure_level(self) -> None:
         """Mean power of the newest packet, dB relative to full scale."""
-        journal, epoch = self._recorder.journal, self._recorder.epoch
+        journal, epoch = self._intake.journal, self._intake.epoch
         if epoch is None or journal.count == journal.first:
             return
         last = journal.records(journal.count - 1)[0]
@@ -385,14 +395,11 @@ class Worker:
 
     def _show(self) -> None:
         """Keep the process title current: the last minute written and what was lost."""
-        recorder = getattr(self, "_recorder", None)
-        when, lost = "--:--", 0
-        if recorder is not None:
-            lost = recorder.source.lost
-            if self._last_minute_s:
-                text = stamp(self._last_minute_s * SECOND)
-                when = f"{text[9:11]}:{text[11:13]}"
-        title = f"{self._channel.id} {when}Z lost={lost}"
+        when = "--:--"
+        if self._last_minute_s:
+            text = stamp(self._last_minute_s * SECOND)
+            when = f"{text[9:11]}:{text[11:13]}"
+        title = f"{self._channel.id} {when}Z lost={self._intake.source.lost}"
         if title != self._title:
             self._title = title
             set_name(self._channel.id, title)

@@ -17,8 +17,8 @@ from pathlib import Path
 from pipeline import npz
 from pipeline.config import Channel, Recorder
 from pipeline.minutefile import Context, build, minute_path, part_path
+from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
-from pipeline.stream.recorder import Cut
 
 MAX_PARTS = 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -55,10 +56,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on how the caller configured grape-pipeline."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test depends on how the caller configured grape-pipeline, or on logging that another test set up."""
     for name in ("GRAPE_PIPELINE_CONFIG", "GRAPE_PIPELINE_LOG_LEVEL", "CLIENT_LOG_LEVEL", "JOURNAL_STREAM"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pipeline.logs._Choice.flag", None)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)  # drops what loggers remember of the level that was
 
 
 @pytest.fixture(scope="session")

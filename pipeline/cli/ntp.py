@@ -66,7 +66,7 @@ def _watch(config: Ntp, as_json: bool) -> int:
             click.clear()
         _show(report.rows, report.record, dict(report.local), config, as_json)
 
-    loop = Loop(config, show)
+    loop = Loop(config, show, tell=lambda note: None)
     try:
         loop.run(lambda: False)
     except KeyboardInterrupt:

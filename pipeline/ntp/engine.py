@@ -5,7 +5,7 @@ what came of it (through `pool`, `local` and `kernel`), asks `publication` for s
 to publish, and sleeps until `next_ns` or the next event. Nothing in here waits.
 
 A publication is due at the beginning of every cycle whatever happens, after every round of
-requests that brought a sample, and at once when the verdict changes.
+requests, and at once when the verdict changes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ class Engine:
         self._round_open = False
         self._step_count = 0
         self._samples_before_cycle = 0
-        self._samples_published = 0
         self._shown: tuple[object, ...] = ()
         self._row_states: dict[str, RowState] = {}
 
@@ -162,16 +161,14 @@ class Engine:
         if round_over:
             self._round_open = False
             self._conclude(record, now)
-        news = round_over and self.counters.samples != self._samples_published
         shown = (
             record.state, record.valid, record.synced, record.quality, record.flags, record.leap, record.step_count,
         )  # fmt: skip
         changed = shown != self._shown
-        if not changed and not news and self._heartbeat_ns is None:
+        if not changed and not round_over and self._heartbeat_ns is None:
             return None
         self._tell(report, changed)
         self._shown = shown
-        self._samples_published = self.counters.samples
         self._count_publication(now, record)
         return report
 
@@ -244,8 +241,8 @@ class Engine:
     def _tell(self, report: Report, changed: bool) -> None:
         self.notes += changes(self._row_states, report.rows)
         self._row_states = {row.name: row.state for row in report.rows}
-        if changed:
-            record = report.record
+        record = report.record
+        if changed and record.state != NtpState.STARTING:
             bad = record.state == NtpState.UNSYNCED or bool(record.flags & 1)
             self._note(sentence(record, len(self.pool)), warning=bad)
 

@@ -25,7 +25,7 @@ from pipeline.ntp.engine import KERNEL, Action, AskLocal, Engine
 from pipeline.ntp.peer import Address
 from pipeline.ntp.pool import Ask, Resolve
 from pipeline.ntp.reading import Absence, Reading
-from pipeline.ntp.report import Report
+from pipeline.ntp.report import Note, Report
 from pipeline.ntp.resolve import Background, lookup
 from pipeline.ntp.verdict import Basis
 from pipeline.ntp.wire import Ignored, Instant
@@ -38,6 +38,10 @@ TIMESPEC = struct.Struct("@ll")
 MAX_BOGUS = 16
 # How often the clocks are looked at when nothing happens: a step shows within this.
 LOOK_S = 1.0
+
+
+def _log(note: Note) -> None:
+    log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
 
 
 @dataclass(slots=True)
@@ -64,7 +68,10 @@ class Outside:
 
 
 class Loop:
-    """Runs an engine until told to stop. `publish` gets every report; errors in it end the loop."""
+    """Runs an engine until told to stop.
+
+    `publish` gets every report, `tell` every line for the log; errors in them end the loop.
+    """
 
     def __init__(
         self,
@@ -72,10 +79,12 @@ class Loop:
         publish: Callable[[Report], None],
         carried: Basis | None = None,
         outside: Outside | None = None,
+        tell: Callable[[Note], None] = _log,
     ) -> None:
         self._outside = outside or Outside()
         self._config = config
         self._publish = publish
+        self._tell = tell
         self._timeout_ns = int(config.timeout_s * 1e9)
         self._selector = selectors.DefaultSelector()
         self._flights: dict[int, _Flight] = {}
@@ -113,7 +122,7 @@ class Loop:
     def _report(self) -> None:
         report = self.engine.publication(self._outside.clock())
         for note in self.engine.notes:
-            log.log(logging.WARNING if note.warning else logging.INFO, "%s", note.text)
+            self._tell(note)
         self.engine.notes.clear()
         if report is not None:
             self._publish(report)

@@ -195,8 +195,9 @@ class Peer:
             spacing_s = BURST_SPACING_LAN_S if self.lan else BURST_SPACING_PUBLIC_S
             self.next_ns = now_ns + int(spacing_s * SECOND)
         elif self._second_sample_due:
+            # At the start all are asked at once, then each in its first turn.
             self._second_sample_due = False
-            self.next_ns = now_ns + int(IDLE_S * SECOND)
+            self.next_ns = self._grid.turn(self.index, self.lan, now_ns + int(IDLE_S * SECOND))
         else:
             # Half a cycle of slack: a turn is not lost because the last request went out late.
             earliest = now_ns + int(self.interval_s * SECOND) - self._grid.cycle_ns // 2

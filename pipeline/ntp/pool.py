@@ -48,7 +48,6 @@ class Pool:
         self._notes = notes
         self._resolving: set[int] = set()
         self._silent = 0
-        self.fresh_samples = 0
         asked = config.servers if SERVERS in config.sources else ()
         samples = config.samples if config.mode == "advanced" else 1
         self.peers = [_peer(i, server, grid, samples) for i, server in enumerate(asked)]
@@ -81,7 +80,6 @@ class Pool:
     def _sampled(self, peer: Peer, sample: Sample, now: Instant) -> None:
         was_outage = self.outage()
         self._counters.samples += 1
-        self.fresh_samples += 1
         self._silent = 0
         peer.sampled(sample)
         if was_outage:
@@ -214,9 +212,11 @@ class Pool:
         return not peer.dead and not peer.settled
 
     def outage(self) -> bool:
-        """Every server's last poll failed."""
+        """Every server's last poll failed; unknown, and so False, while first answers are outstanding."""
         polled = [p for p in self.peers if not p.first_poll]
-        return bool(polled) and not any(p.ok for p in polled)
+        if not polled or any(p.ok for p in polled):
+            return False
+        return not any(p.first_poll and p.pending for p in self.peers)
 
     def suspicious(self) -> bool:
         """Several servers in a row that used to answer did not."""

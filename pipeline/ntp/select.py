@@ -52,9 +52,11 @@ class Candidate:
 class Selection:
     """The result; numbers are NaN unless `outcome` is MAJORITY.
 
-    `bound_s` is the system peer's root distance seen from the combined offset (RFC 5905);
-    `farthest_s` the farthest offset that a majority of intervals allows, which is a bound
-    as long as less than half of the servers lie. `jitter_s` is the expected error.
+    `bound_s` is the system peer's root distance seen from the combined offset (RFC 5905).
+    It rests on one server's word: a liar that stays within the others' error and claims a
+    small one of its own becomes system peer (chronyd follows it, too). `farthest_s` is the
+    farthest offset that a majority of intervals allows; UTC is no farther as long as less
+    than half of the servers lie. `jitter_s` is the expected error.
     """
 
     outcome: Outcome
@@ -71,8 +73,8 @@ class Selection:
 
     @property
     def uncertainty_s(self) -> float:
-        """The bound to publish: wide as soon as anyone was caught lying."""
-        return self.farthest_s if self.falsetickers else self.bound_s
+        """The bound to publish: what both the nearest server and the majority allow."""
+        return max(self.bound_s, self.farthest_s)
 
 
 Edge = tuple[float, bool]  # where, closing

@@ -54,7 +54,7 @@ class Run:
         self.interface = interface
         self.clock = clock
         self.truth = truth
-        self.origin_ns: int | None = None
+        self.origin_ns: int | None = None  # CLOCK_MONOTONIC of the first sample
         self.numbers = count()
         self.frontend_stalls = sorted(spec.frontend_stalls)
 
@@ -75,14 +75,14 @@ class Roster:
         for spec in self._run.spec.channels:
             state = self._state(spec.ssrc, spec)
             state = replace(state, payload_type=self._payload_type(state))
-            channel = self._add(state, spec)
+            channel = self._add(state, spec, utc_ns)
             start = channel.plan.start_rtp if self._generation == 0 else None
             self._begin(channel, "restart" if self._generation else "start", utc_ns, start)
 
     def obey(self, command: Command, utc_ns: int) -> Channel:
         """Carry out a command to one channel, which comes into being if need be; `utc_ns` = its next frame's."""
         known = command.ssrc in self.channels
-        channel = self.channels[command.ssrc] if known else self._add(self._template(command.ssrc), None)
+        channel = self.channels[command.ssrc] if known else self._add(self._template(command.ssrc), None, utc_ns)
         old, new = channel.state, apply(channel.state, command)
         channel.command_tag, channel.command_count = command.tag, channel.command_count + 1
         if command.lifetime is not None:
@@ -161,9 +161,12 @@ class Roster:
         spec = ChannelSpec("template", 0.0, ssrc, _TEMPLATE_RATE_HZ, preset="am")
         return self._state(ssrc, spec)
 
-    def _add(self, state: ChannelState, spec: ChannelSpec | None) -> Channel:
+    def _add(self, state: ChannelState, spec: ChannelSpec | None, utc_ns: int) -> Channel:
         run = self._run
         plan = run.spec.faults if spec is None or spec.faults is None else spec.faults
+        # What was lost before this channel began must not be lost again in its second life.
+        since_s = (utc_ns - run.clock.utc(run.origin_ns or 0)) / 1e9
+        plan = replace(plan, drops=tuple(drop for drop in plan.drops if drop[0] >= since_s))
         name = f"{state.ssrc}" if spec is None else spec.name
         programme = (spec.programme if spec else "") or run.spec.programme
         channel = Channel(state, name, programme, plan, run.spec.seed + self._generation, run.truth.note)

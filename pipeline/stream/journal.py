@@ -40,9 +40,9 @@ class Kind(IntEnum):
 
     DATA = 1  # RTP payload; `timestamp` and `sequence` are extended within `epoch`
     STATUS = 2  # radiod status datagram as it came
-    EPOCH = 3  # a new RTP timeline begins; payload is its reason
-    HELD = 4  # RTP payload of no known timeline; `timestamp` and `sequence` as on the wire
-    DUPLICATE = 5  # `length` such packets; these and the following have no payload
+    HELD = 3  # RTP payload of no known timeline; `timestamp` and `sequence` as on the wire
+    EPOCH = 4  # a new RTP timeline begins, `flags` says why; this and the following have no payload
+    DUPLICATE = 5  # `length` such packets
     LATE = 6
     BAD = 7
 
@@ -64,6 +64,8 @@ RECORD_DTYPE = np.dtype(
 )
 FLAG_MARKER = 1
 FLAG_REORDERED = 2
+# Why an epoch began, by number in an EPOCH record's flags; the names are the files'.
+REASONS = ("start", "radiod_restart", "timestamp_jump", "rate_change")
 
 # Words of the header page, by index of u64.
 W_MAGIC, W_RECORDS, W_HEAP, W_SSRC = 0, 1, 2, 3
@@ -95,8 +97,12 @@ class Geometry:
 
 
 def geometry(sample_rate_hz: int, minutes: int) -> Geometry:
-    """Room for `minutes` of a stream: 8 bytes a frame, packets of at least 60 frames or 5 ms."""
-    packets = max(200, sample_rate_hz // 60)
+    """Room for `minutes` of a stream: 8 bytes a frame, packets of 120 frames or 10 ms on average.
+
+    radiod sends 50 packets a second or as many as payloads of 1440 bytes make (180 frames
+    of F32); smaller ones only shorten the time that fits.
+    """
+    packets = max(100, sample_rate_hz // 120)
     heap = minutes * 60 * sample_rate_hz * 8 + 4 * MAX_DATAGRAM
     return Geometry(records=-(-minutes * 60 * packets // PAGE) * PAGE, heap=-(-heap // PAGE) * PAGE)
 
@@ -217,12 +223,6 @@ class Journal:
     def _write(self, number: int, position: int, row: Row) -> None:
         RECORD.pack_into(self.buffer, self._index + number % self.shape.records * RECORD.size, position, *row)
 
-    def put(self, kind: Kind, payload: bytes, arrival_ns: int, epoch: int) -> None:
-        """Append a record with its payload in one go."""
-        at = self.room(len(payload))
-        self.heap[at : at + len(payload)] = payload
-        self.append(Row(0, 0, arrival_ns, epoch, len(payload), 0, 0, 0, kind))
-
     def note(self, kind: Kind, arrival_ns: int, epoch: int, times: int = 1) -> None:
         """Count `times` events of `kind`; runs of the same kind share a record."""
         if self.count > self.first:
@@ -253,21 +253,19 @@ class Journal:
     def release(self, first: int) -> tuple[tuple[int, int], ...]:
         """Records before `first` are no longer needed.
 
-        Returns the (offset, length) ranges of whole pages of the buffer that hold nothing
+        Returns the (offset, length) ranges of whole pages of the heap that hold nothing
         needed any more, for the caller to give back to the system.
         """
         first = min(max(first, self.first), self.count)
         if first == self.first:
             return ()
-        begin, begin_index = self._released, self.first
+        begin = self._released
         kept = self.records(first)
         # Promoted packets keep the place they were held at, so positions need not be in order.
         released = int(kept["position"].min()) if len(kept) else self.position
         self._words[W_RELEASED] = self._released = released
         self._words[W_FIRST] = self.first = first
-        heap = _pages(self.shape.heap_offset, self.shape.heap, begin, released)
-        index = _pages(self._index, self.shape.records * RECORD.size, begin_index * RECORD.size, first * RECORD.size)
-        return heap + index
+        return _pages(self.shape.heap_offset, self.shape.heap, begin, released)
 
     def used_fraction(self) -> float:
         """How much of the heap or the index is held, 0 to 1."""

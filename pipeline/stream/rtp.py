@@ -97,6 +97,11 @@ def wrap32(timestamp: int) -> int:
     return timestamp & 0xFFFF_FFFF
 
 
+def wrap16(sequence: int) -> int:
+    """An extended sequence number as it is on the wire."""
+    return sequence & 0xFFFF
+
+
 def bytes_per_frame(encoding: str) -> int:
     """Bytes of one I/Q pair."""
     return 2 * int(_DTYPES[encoding].itemsize)

@@ -38,10 +38,12 @@ class Instance:
         self._channels: dict[str, dict[str, object]] = {}
         self._supervision: dict[str, float] = {}
         self.level = "INFO"
+        self.station = ""
         for number, name in enumerate("ABC", start=1):
             self.channel(name, frequency_hz=number * 1_000_000)
         self._log_path = folder / "log"
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pid = 0
         self._board: Board | None = None
         self._seen: set[int] = set()
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(self.runtime))
@@ -57,9 +59,10 @@ class Instance:
     def settings(self, **values: float) -> None:
         self._supervision.update(values)
 
-    def behave(self, name: str, order: str | None) -> None:
-        stopping = self.data_dir / "behave" / "stopping"
-        path = (stopping if stopping.exists() else stopping.parent) / name
+    def behave(self, name: str, order: str | None, when: str = "") -> None:
+        """What the stub worker `name` does from now on; `when` may be "stopping"."""
+        path = self.data_dir / "behave" / when / name
+        path.parent.mkdir(exist_ok=True)
         if order is None:
             path.unlink()
         else:
@@ -67,6 +70,7 @@ class Instance:
 
     def write_config(self) -> None:
         lines = [
+            "[station]", f'callsign = "{self.station}"',
             "[recorder]", f'instance = "{self.name}"', f'data_dir = "{self.data_dir}"',
             "[radiod]", 'status_address = "239.1.2.3:5006"', f'interface = "{self.interface}"',
             "[logging]", f'level = "{self.level}"',
@@ -118,6 +122,7 @@ class Instance:
         return self.ended()
 
     def ended(self) -> int:
+        assert self.process is not None
         return self.process.wait(DEADLINE_S)
 
     def command(self, *arguments: str) -> int:
@@ -148,7 +153,7 @@ class Instance:
                 board = Board.open(self.name)
             except SharedMemoryError:
                 return {}
-            if board.header.supervisor_pid != self.pid and self.process.args[2] == "serve":  # type: ignore[index]
+            if board.header.supervisor_pid != self.pid:  # a dead one's
                 return {}
             self._board = board
         found = {record.name: record for cell in self._board.children if (record := cell.read()).name}
@@ -157,6 +162,10 @@ class Instance:
 
     def child(self, name: str) -> ChildRecord:
         return self.children()[name]
+
+    def board_index(self, name: str) -> int:
+        assert self._board is not None
+        return [cell.read().name for cell in self._board.children].index(name) - 2
 
     def names(self) -> list[str]:
         return [name for name in self.children() if name != "supervisor"]
@@ -189,25 +198,29 @@ class Instance:
             return False
 
     @staticmethod
-    def sockets(pid: int) -> list[str]:
-        """Inodes of the IPv4 UDP sockets that a process has open."""
-        udp = {line.split()[9] for line in Path("/proc/net/udp").read_text().splitlines()[1:]}
+    def all_sockets(pid: int) -> list[str]:
+        """Inodes of the sockets that a process has open."""
         links = []
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 links.append(str(link.readlink()))
-        return sorted(x for x in links if x.startswith("socket:[") and x[8:-1] in udp)
+        return sorted(x.removeprefix("socket:[")[:-1] for x in links if x.startswith("socket:["))
+
+    def sockets(self, pid: int) -> list[str]:
+        """Of these, the IPv4 UDP sockets."""
+        udp = {line.split()[9] for line in Path("/proc/net/udp").read_text().splitlines()[1:]}
+        return [inode for inode in self.all_sockets(pid) if inode in udp]
 
     def clean_up(self) -> None:
         with contextlib.suppress(Exception):
             self.children()
         mine = f"grape-pipeline-{self.name}"
-        for pid in {getattr(self, "pid", 0), *self._seen} - {0}:
+        for pid in {self.pid, *self._seen} - {0}:
             # A pid that was seen may be somebody else's by now.
             with contextlib.suppress(OSError):
                 if mine in Path(f"/proc/{pid}/maps").read_text():
                     os.kill(pid, signal.SIGKILL)
-        if hasattr(self, "process"):
+        if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             self.process.wait(DEADLINE_S)

@@ -3,13 +3,14 @@
     python stub_instance.py serve|detach CONFIG
 
 A stub worker publishes heartbeats and does what `<data_dir>/behave/<channel id>` says:
-`exit N`, `raise`, `stop` (SIGSTOP itself) or `deaf` (never publish). On an orderly stop it writes
-`<data_dir>/flushed/<channel id>`.
+`exit N`, `raise`, `stop` (SIGSTOP itself) or `deaf` (never publish). On an orderly stop it does what
+`<data_dir>/behave/stopping/<channel id>` says and then writes `<data_dir>/flushed/<channel id>`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,14 +19,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import PipelineError
+from pipeline import PipelineError, service
 from pipeline.config import Channel, Ntp, Radiod, Recorder, load_config
 from pipeline.logs import setup_logging
 from pipeline.parts import Assignment, Parts
 from pipeline.process import Lifeline, set_name
 from pipeline.records import ChannelRecord, ChannelState, NtpRecord, NtpState
-from pipeline.service import detach, serve
 from pipeline.shm import Board, Segment, SharedMemoryError, segment_name
+
+log = logging.getLogger(__name__)
 
 BEAT_S = 0.05
 
@@ -60,9 +62,9 @@ def create_journal(instance: str, channel: Channel, _recorder: Recorder) -> Segm
     return Segment.create(segment_name(instance, channel.id), 4096)
 
 
-def behave(data_dir: Path, channel_id: str) -> None:
+def behave(folder: Path, channel_id: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        order, _, argument = (data_dir / "behave" / channel_id).read_text().strip().partition(" ")
+        order, _, argument = (folder / channel_id).read_text().strip().partition(" ")
         if order == "exit":
             os._exit(int(argument))
         if order == "raise":
@@ -80,8 +82,9 @@ def run_worker(a: Assignment) -> int:
     # What a worker leaves in its journal is what the next one finds there.
     a.journal.buf[0] = a.journal.buf[0] + 1 & 0xFF
     while not life.stopping():
-        behave(data_dir, a.channel.id)
+        behave(data_dir / "behave", a.channel.id)
         now = time.monotonic_ns()
+        log.debug("stub worker looks around")
         a.board.channels[a.index].write(
             ChannelRecord(
                 heartbeat_monotonic_ns=now,
@@ -95,7 +98,7 @@ def run_worker(a: Assignment) -> int:
             )
         )
         life.wait(BEAT_S)
-    behave(data_dir / "stopping", a.channel.id)
+    behave(data_dir / "behave" / "stopping", a.channel.id)
     flushed = data_dir / "flushed"
     flushed.mkdir(exist_ok=True)
     (flushed / a.channel.id).write_text(str(a.journal.buf[0]))
@@ -130,11 +133,12 @@ PARTS = Parts(load_config, open_sockets, open_journal, create_journal, run_worke
 def main() -> int:
     setup_logging()
     config = load_config(Path(sys.argv[2]))
+    service.ORPHAN_PATIENCE_S = float(os.environ.get("GRAPE_TEST_PATIENCE", service.ORPHAN_PATIENCE_S))
     try:
         if sys.argv[1] == "detach":
-            print(detach(config, PARTS))
+            print(service.detach(config, PARTS))
             return 0
-        return serve(config, PARTS)
+        return service.serve(config, PARTS)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import pytest
 
 from pipeline import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 from pipeline.records import ChildState
-from tests.process.instance_fixture import Instance, instance  # noqa: F401
+from tests.process import instance_fixture
+
+Instance = instance_fixture.Instance
+instance = instance_fixture.instance
 
 NAMES = ["ntp", "A", "B", "C"]
 
@@ -118,12 +122,11 @@ def test_ctrl_c_for_the_whole_group_is_an_orderly_stop(instance: Instance) -> No
 def test_worker_that_does_not_stop_is_killed_and_its_samples_stay(instance: Instance) -> None:
     instance.settings(stop_grace_s=0.5)
     instance.start()
-    (instance.data_dir / "behave" / "stopping").mkdir()
-    instance.behave("A", "deaf")
+    instance.behave("A", "deaf", when="stopping")
     assert instance.stop() == EXIT_OK
     assert instance.segments() == [f"grape-pipeline-{instance.name}-A"]
     assert "stays for the next start" in instance.log()
-    instance.behave("A", None)
+    instance.behave("A", None, when="stopping")
     instance.start()
     assert "will be salvaged" in instance.log()
     assert instance.stop() == EXIT_OK
@@ -158,7 +161,7 @@ def test_children_of_a_dead_supervisor_leave_and_the_next_start_waits_for_them(i
     instance.wait(lambda: [p for p in children if instance.exists(p)] == [stuck], "the orphans to leave")
     instance.launch()
     instance.beats(1, wait_for_board=False)
-    assert instance.process.poll() is None
+    assert instance.exists(instance.pid)
     assert instance.exists(stuck), "nothing was started over it"
     os.kill(stuck, signal.SIGCONT)
     instance.up()
@@ -180,7 +183,7 @@ def test_children_that_stay_are_named_by_the_next_start(instance: Instance) -> N
 
 
 def test_unusable_data_dir_is_told_by_its_name(instance: Instance) -> None:
-    instance.data_dir.rmdir()
+    shutil.rmtree(instance.data_dir)
     instance.data_dir.write_text("a file")
     code, text = instance.run_to_end()
     assert code == EXIT_FAILURE
@@ -205,5 +208,5 @@ def test_one_channel_without_socket_is_fatal_alone_but_all_fail_the_start(instan
 def test_failing_radiod_control_is_logged_once_and_harms_nobody(instance: Instance) -> None:
     instance.start()
     instance.beats(3)
-    assert instance.log().count("a bug in a library") == 2  # the line and its traceback
+    assert instance.log().count("ERROR") == instance.log().count("Traceback") == 1
     assert sum(child.restarts for child in instance.children().values()) == 0

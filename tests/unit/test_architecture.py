@@ -31,9 +31,12 @@ PURE = (
 # Top first; what is in no layer is an edge.
 LAYERS = (
     ("cli", "cli.*", "__main__"),
+    ("demo", "replay"),
     ("service", "supervisor", "control_api", "keeper", "crew", "rolling", "publication", "radiod_guard", "parts"),
     ("worker", "receiver", "ntp.monitor"),
 )
+# What makes streams up, and what only runs on made-up streams.
+SIMULATION = ("simulator", "simulator.*", "replay", "demo")
 # No clock, chance, file, socket, thread or process.
 IMPURE = {
     "asyncio", "multiprocessing", "mmap", "os", "posix_ipc", "secrets", "select", "selectors", "shutil", "socket",
@@ -107,9 +110,9 @@ def test_imports_point_one_way(name: str) -> None:
     assert upward == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if not matches(name, ("cli.*", "simulator*", "replay"))])
+@pytest.mark.parametrize("name", [name for name in MODULES if not matches(name, ("cli.*", *SIMULATION))])
 def test_the_recorder_does_not_know_the_simulator(name: str) -> None:
-    assert [m for m in own(name) if matches(m, ("simulator*", "replay"))] == []
+    assert [m for m in own(name) if matches(m, SIMULATION)] == []
 
 
 def test_no_circle_of_imports() -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,6 @@ from pipeline.logs import apply_level, setup_logging
 from pipeline.manual import manual
 
 SOUND = '[station]\ncallsign = "AC0G"\n[[channels]]\nname = "A"\nfrequency_hz = 5_000_000\n'
-
-
-@pytest.fixture(autouse=True)
-def _root_logger() -> Iterator[None]:
-    """Commands configure logging for their process; here that process goes on."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    setup_logging()
-    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture
@@ -126,12 +115,22 @@ def test_ends_of_a_command(
     assert capsys.readouterr().err.lstrip("\n") == told
 
 
-def test_reader_that_leaves_early_is_no_error(sound: Path) -> None:
-    # `inventory` writes after its reader has closed the pipe.
+# A command whose output lies in a buffer until it ends, and one that writes as it goes.
+WRITERS = ("print('x')", "click.echo('x')")
+
+
+@pytest.mark.parametrize("statement", WRITERS)
+def test_reader_that_leaves_early_is_no_error(statement: str) -> None:
+    code = (
+        "import click, pipeline.__main__ as m;"
+        f"m.cli.get_command = lambda *_: click.Command('x', callback=lambda: {statement});"
+        "raise SystemExit(m.run(['x']))"
+    )
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "pipeline", "inventory", "-c", str(sound)]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    env = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, env=env, check=False)
     os.close(write)
     assert done.stderr == ""
     assert done.returncode == EXIT_FAILURE

@@ -105,11 +105,35 @@ ASKED_RESTART = [
     (3.1, "restart", Action.TERMINATE, "STOPPING"),
     (3.2, "exit 0", Action.FORK, "BACKOFF"),  # no limit on what a person asks for
 ]
+HAND_OVER = [
+    (0, "forked", Action.NOTHING, "STARTING"),
+    (1, "hand_over", Action.HAND_OVER, "STOPPING"),
+    (2.9, "quiet", Action.NOTHING, "STOPPING"),
+    (3, "quiet", Action.KILL, "STOPPING"),  # what it holds is safe anyway
+    (3.1, f"exit {-SIGKILL}", Action.FORK, "BACKOFF"),
+]
+STOP_OVERRULES_HAND_OVER = [
+    (0, "forked", Action.NOTHING, "STARTING"),
+    (1, "hand_over, stop", Action.TERMINATE, "STOPPING"),
+]
 STOP_OVERRULES_RESTART = [
     (0, "forked", Action.NOTHING, "STARTING"),
     (1, "restart", Action.TERMINATE, "STOPPING"),
     (2, "stop", Action.NOTHING, "STOPPING"),
     (3, "exit 0", Action.NOTHING, "STOPPED"),
+]
+RETIRED = [
+    (0, "forked", Action.NOTHING, "STARTING"),
+    (1, "beat", Action.NOTHING, "RUNNING"),
+    (2, "retire", Action.NOTHING, "RUNNING"),  # may go on, but is not started again
+    (3, "stop", Action.TERMINATE, "STOPPING"),
+    (4, "exit 0", Action.NOTHING, "STOPPED"),
+]
+RETIRED_AND_DEAD = [
+    (0, "forked", Action.NOTHING, "STARTING"),
+    (2, "retire", Action.NOTHING, "STARTING"),
+    (3, "exit 70", Action.NOTHING, "STOPPED"),
+    (4, "stop", Action.NOTHING, "STOPPED"),
 ]
 OLD_HEARTBEAT = [
     (0, "forked", Action.NOTHING, "STARTING"),
@@ -148,7 +172,14 @@ class Played:
                 life.fork_failed("no memory", now)
             case "exit":
                 life.exited(int(argument), now)
+            case "retire":
+                life.retire(now)
             case "stop":
+                life.stop(now)
+            case "hand_over":
+                life.restart(now, hand_over=True)
+            case "hand_over,":
+                life.restart(now, hand_over=True)
                 life.stop(now)
             case "restart":
                 life.restart(now)
@@ -226,9 +257,10 @@ STATUSES = st.sampled_from([0, 1, 70, EXIT_CONFIG, -SIGKILL, -SIGSEGV, -SIGABRT]
 @given(st.lists(st.tuples(st.floats(0, 30), EVENTS, STATUSES), max_size=60))
 def test_any_history_keeps_one_process_and_obeys_stop(history: list[tuple[float, str, int]]) -> None:
     played, now, process = Played(), 0, False
-    for seconds, event, status in history:
+    for seconds, chosen, status in history:
         now += round(seconds * SECOND_NS)
-        if event == "die":
+        event = chosen
+        if chosen == "die":
             event = f"exit {status}" if process else "quiet"
             process = False
         action = played.happen(event, now)

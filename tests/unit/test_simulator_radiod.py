@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import new_names
 from ka9q.status import ChannelStatus, decode_status_packet
 from ka9q.types import StatusType
 
+from helpers import new_names
 from pipeline.pcap import PcapReader
 from pipeline.simulator.radiod import Radiod
 from pipeline.simulator.roster import Clock, Run
@@ -129,7 +129,7 @@ Open = Callable[..., Bench]
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Open]:
-    """`bench(faults=..., encoding=..., channels=..., **SimulatorSpec fields)` opens one; it is closed after the test."""
+    """`bench(faults, encoding, rate, count, **SimulatorSpec fields)` opens one, closed after the test."""
     with _benches(tmp_path) as open_bench:
         yield open_bench
 

@@ -130,7 +130,7 @@ def test_datagrams_carry_the_kernels_time(opened: ChannelSockets, lo: socket.soc
 
 
 def test_the_group_is_joined_on_the_configured_interface_alone(opened: ChannelSockets) -> None:
-    joined = {}
+    joined: dict[str, set[str]] = {}
     for line in Path("/proc/net/igmp").read_text().splitlines()[1:]:
         if not line.startswith("\t"):
             device = line.split()[1]
@@ -295,7 +295,7 @@ class Resolver:
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     made = Resolver({"hf.local": GROUP, "host.local": "192.0.2.1"})
-    monkeypatch.setattr(sockets.socket, "getaddrinfo", made)
+    monkeypatch.setattr("socket.getaddrinfo", made)
     monkeypatch.setattr(sockets, "_answers", {})
     monkeypatch.setattr(sockets, "_failures", {})
     return made
@@ -314,7 +314,7 @@ def test_a_name_of_a_single_host_is_no_group(resolver: Resolver) -> None:
 
 def test_an_unknown_name_is_not_asked_for_again_at_once(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(sockets.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     for _ in range(3):
         with pytest.raises(SocketError, match=r"'gone.local' cannot be resolved \(Name or service not known\)"):
             resolve_group("gone.local", 5004)

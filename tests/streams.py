@@ -1,0 +1,184 @@
+"""Feeds packets and statuses straight into the pure stream code, with synthetic times, and cuts minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline import radiod
+from pipeline.minutefile import samples_of
+from pipeline.stream.cutter import Cutter
+from pipeline.stream.intake import Intake, Settings
+from pipeline.stream.journal import Geometry, Journal, JournalFull, geometry
+from pipeline.stream.minute import Minute
+from pipeline.stream.recovery import checkpoint, restore
+from pipeline.stream.source import Arrival, Origin
+from pipeline.stream.timeline import SECOND, HostClock
+
+SSRC = 10_000_000
+ORIGIN: Origin = ("127.0.0.1", 40_000)
+# A minute boundary, UTC.
+T0 = 1_795_320_960 * SECOND
+
+
+@dataclass(frozen=True)
+class FakeStatus:
+    """What the stream code needs of a radiod status."""
+
+    gps_time_utc_ns: int | None
+    rtp_timesnap: int | None
+    sample_rate_hz: int | None = None
+    encoding: str | None = None
+    ssrc: int = SSRC
+
+
+@dataclass
+class Recording:
+    """One channel's pure recorder over a plain buffer; `minutes` collects what was cut."""
+
+    rate_hz: int = 16_000
+    encoding: str = "S16BE"
+    ssrc: int = SSRC
+    grace_s: float = 2.0
+    shape: Geometry | None = None
+    host: HostClock = field(default_factory=lambda: HostClock(0, 1_000_000))
+    decode: Callable[[bytes], Any] = radiod.decode_status
+    minutes: list[tuple[Minute, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = field(default_factory=list)
+    saved: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.shape = self.shape or geometry(self.rate_hz, 4)
+        self.buffer = bytearray(self.shape.size)
+        self.journal = Journal.format(memoryview(self.buffer), self.shape, self.ssrc)
+        self._statuses: dict[bytes, FakeStatus] = {}
+        self._attach()
+
+    def _attach(self) -> None:
+        settings = Settings(self.ssrc, self.rate_hz, self.encoding, round(self.grace_s * SECOND), 0)
+        self.intake = Intake(self.journal, settings, lambda data: self._statuses.get(data) or self.decode(data))
+        self.cutter = Cutter(self.intake)
+        restore(self.intake, self.cutter, self.saved)
+
+    def crash(self) -> None:
+        """The worker dies and a successor takes over what is in the buffer."""
+        journal = Journal.attach(memoryview(self.buffer), self.ssrc)
+        assert journal is not None
+        self.journal = journal
+        self._attach()
+
+    def packet(
+        self,
+        sequence: int,
+        timestamp: int,
+        payload: bytes,
+        arrival_ns: int,
+        origin: Origin = ORIGIN,
+        marker: bool = False,
+    ) -> None:
+        """One RTP packet arrives; extended numbers are wrapped as on the wire."""
+        at = self.journal.room()
+        self.journal.heap[at : at + len(payload)] = payload
+        self.intake.packet(
+            Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, len(payload), origin, arrival_ns)
+        )
+
+    def status(self, status: FakeStatus | bytes, arrival_ns: int) -> bool:
+        """One status datagram arrives."""
+        data = status if isinstance(status, bytes) else repr(status).encode()
+        if not isinstance(status, bytes):
+            self._statuses[data] = status
+        at = self.journal.room()
+        self.journal.heap[at : at + len(data)] = data
+        return self.intake.status(len(data), arrival_ns)
+
+    def advance(self, silent_ns: int = 0, crash: bool = False) -> None:
+        """Cut every minute that is over; with `crash` a worker dies between each cut and its being done."""
+        self.intake.scan()
+        while (due := self.cutter.due(silent_ns, self.host)) is not None:
+            if crash:
+                self.cutter.cut(due, self.host, "unknown")
+                self.crash()
+                self.intake.scan()
+                crash = False
+                continue
+            self._take(due, "unknown")
+
+    def finish(self) -> list[tuple[Minute, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Stop: everything that is left becomes minutes."""
+        self.intake.flush_held()
+        self.intake.scan()
+        while (due := self.cutter.due(0, self.host, flush=True)) is not None:
+            self._take(due, "stop")
+        return self.minutes
+
+    def _take(self, due: int, tail: str) -> None:
+        cut = self.cutter.cut(due, self.host, tail)
+        for minute in cut.minutes:
+            iq = samples_of(minute.runs, minute.samples)
+            self.minutes.append((minute, iq, samples_of(minute.extra, minute.extra_samples)))
+        self.cutter.done(cut)
+        self.saved = checkpoint(self.intake, self.cutter)
+        self.cutter.release()
+
+
+def counter_payload(first: int, frames: int) -> bytes:
+    """S16BE frames that say which they are: I and Q hold the low 30 bits of the frame's number, plus one."""
+    n = np.arange(first + 1, first + 1 + frames)
+    pairs = np.stack((n & 0x7FFF, n >> 15 & 0x7FFF), axis=1)
+    return pairs.astype(">i2").tobytes()
+
+
+def counter_iq(first: int, frames: int) -> np.ndarray[Any, Any]:
+    """What those frames decode to."""
+    n = np.arange(first + 1, first + 1 + frames)
+    return ((n & 0x7FFF) / 32768 + 1j * ((n >> 15 & 0x7FFF) / 32768)).astype(np.complex64)
+
+
+@dataclass
+class Sent:
+    """A stream in which frame k was sampled at `start_ns` + k / rate; packets of `frames` frames."""
+
+    start_ns: int
+    rate_hz: int = 16_000
+    frames: int = 320
+    first_rtp: int = (1 << 32) - 320
+    first_sequence: int = 0
+
+    def time_ns(self, frame: int) -> int:
+        """When a frame was sampled, ns since 1970."""
+        return self.start_ns + frame * SECOND // self.rate_hz
+
+    def send(self, to: Recording, number: int, delay_ns: int = 0, origin: Origin = ORIGIN) -> None:
+        """Packet `number` arrives, one packet's length after its first frame plus `delay_ns`."""
+        first = number * self.frames
+        to.packet(
+            self.first_sequence + number,
+            self.first_rtp + first,
+            counter_payload(first, self.frames),
+            self.time_ns(first + self.frames) + delay_ns,
+            origin,
+            marker=number == 0,
+        )
+
+    def pair(self, to: Recording, number: int, late_ns: int = 0, **facts: Any) -> None:
+        """The status that radiod sends when packet `number` is next, `late_ns` after it could."""
+        at = self.time_ns(number * self.frames) + late_ns
+        rtp = (self.first_rtp + number * self.frames) & 0xFFFFFFFF
+        to.status(FakeStatus(at, rtp, **{"sample_rate_hz": self.rate_hz, "encoding": "S16BE", **facts}), at)
+
+
+def play(to: Recording, stream: Sent, numbers: Iterable[int], statuses: bool = True) -> None:
+    """Packets in the order given, a status pair each 25th, minutes cut as they become due."""
+    for count, number in enumerate(numbers):
+        stream.send(to, number)
+        if statuses and count % 25 == 0:
+            stream.pair(to, number + 1)
+        if count % 50 == 0:
+            to.advance()
+    to.advance()
+
+
+__all__ = ["SSRC", "T0", "FakeStatus", "JournalFull", "Recording", "Sent", "counter_iq", "counter_payload", "play"]

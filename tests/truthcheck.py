@@ -1,0 +1,178 @@
+"""Holds a tree of minute files against what a simulator or a capture really sent.
+
+Independent of the recorder's own placing: it goes from the truth (packets as sent) to the
+files by their `segment_*` keys alone, and back from every file to the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import npz
+from pipeline.simulator.truth import Timeline, Truth, expected_iq
+
+WRAP = 1 << 32
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a comparison found; `faults` is empty when the files are the truth."""
+
+    files: int = 0
+    samples: int = 0
+    missing: int = 0
+    worst_label_ns: int = 0
+    worst_excess_ns: int = -(1 << 62)
+    faults: list[str] = field(default_factory=list)
+
+
+def load_tree(data_dir: Path, ssrc: int) -> list[dict[str, Any]]:
+    """All files of one SSRC below `data_dir`, parts included, in order of time."""
+    files = []
+    for path in sorted(data_dir.rglob("*.npz")):
+        values = npz.read(path)
+        if values["rtp_ssrc"] == ssrc:
+            files.append({**values, "path": path})
+    return sorted(files, key=lambda f: (f["sample0_utc_ns"], f["sample_rate"]))
+
+
+def segments(values: dict[str, Any]) -> list[tuple[int, int, int, int, int]]:
+    """(index, samples, wire timestamp, epoch, utc) of each segment."""
+    names = ("sample_indices", "samples", "rtp_timestamps", "epoch_ids", "utc_ns")
+    return list(zip(*(values[f"segment_{name}"].tolist() for name in names), strict=True))
+
+
+def listed(values: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """True where the file's gap list says that nothing was received."""
+    mask = np.zeros(60 * values["sample_rate"], bool)
+    for index, count in zip(values["gap_sample_indices"].tolist(), values["gap_samples_filled"].tolist(), strict=True):
+        if mask[index : index + count].any():
+            raise AssertionError(f"{values['path'].name}: gaps overlap at {index}")
+        mask[index : index + count] = True
+    return mask
+
+
+def check_file(values: dict[str, Any]) -> list[str]:
+    """What a file says of itself must agree with itself."""
+    faults = []
+    name, iq, rate = values["path"].name, values["iq"], values["sample_rate"]
+    mask = listed(values)
+    if len(iq) != 60 * rate:
+        faults.append(f"{name}: {len(iq)} samples at {rate} Hz")
+    if iq[mask].any():
+        faults.append(f"{name}: samples inside a listed gap are not zero")
+    if values["valid_samples"] != int((~mask).sum()):
+        faults.append(f"{name}: valid_samples {values['valid_samples']} is not {int((~mask).sum())}")
+    if values["gaps_filled"] != int(mask.sum()) or values["gaps_count"] != len(values["gap_cause"]):
+        faults.append(f"{name}: gaps_filled or gaps_count does not match the list")
+    line = values["anchor_utc_ns"] + (values["rtp_timestamp"] - values["anchor_rtp"]) * 1e9 / rate
+    if abs(line - values["sample0_utc_ns"]) > 1:
+        faults.append(f"{name}: anchor_* and sample0_utc_ns are not one line")
+    if abs(values["sample0_utc_ns"] / 1e9 - values["unix_timestamp"]) > 0.51 / rate:
+        faults.append(f"{name}: iq[0] is not at the minute")
+    return faults
+
+
+def check_simulated(data_dir: Path, truth: Truth, ssrc: int) -> Verdict:
+    """Every frame that the simulator's timelines say was sent, at its place, or listed; labels within their bound."""
+    verdict = Verdict()
+    files = load_tree(data_dir, ssrc)
+    verdict.files = len(files)
+    timelines = truth.of(ssrc)
+    absent = {t.number: [(s.rtp, s.frames) for s in truth.stretches(t.number)] for t in timelines}
+    covered: dict[int, list[tuple[int, int]]] = {t.number: [] for t in timelines}
+    for values in files:
+        verdict.faults += check_file(values)
+        gap = listed(values)
+        for index, count, rtp, _, utc in segments(values):
+            timeline = _owner(timelines, rtp, utc, values["sample_rate"])
+            if timeline is None:
+                verdict.faults.append(f"{values['path'].name}: segment at {rtp} is of no timeline")
+                continue
+            frame = timeline.frame(rtp)
+            covered[timeline.number].append((frame, frame + count))
+            _check_labels(verdict, values, timeline, frame, utc)
+            _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number])
+        extra = values["iq_extra"]
+        if len(extra):
+            index, count, rtp, _, utc = segments(values)[-1]
+            timeline = _owner(timelines, rtp, utc, values["sample_rate"])
+            if timeline is not None:
+                start = timeline.frame(rtp) + 60 * values["sample_rate"] - index
+                covered[timeline.number].append((start, start + len(extra)))
+    for timeline in timelines:
+        verdict.faults += _check_covered(truth, timeline, covered[timeline.number])
+    return verdict
+
+
+def _owner(timelines: tuple[Timeline, ...], rtp: int, utc: int, rate: int) -> Timeline | None:
+    """The timeline whose line passes nearest to a segment's first sample."""
+    near = [t for t in timelines if t.rate_hz == rate]
+    return min(near, key=lambda t: abs(t.utc_ns(t.frame(rtp)) - utc), default=None)
+
+
+def _check_labels(verdict: Verdict, values: dict[str, Any], timeline: Timeline, frame: int, utc: int) -> None:
+    error = abs(utc - timeline.utc_ns(frame))
+    verdict.worst_label_ns = max(verdict.worst_label_ns, error)
+    verdict.worst_excess_ns = max(verdict.worst_excess_ns, error - values["anchor_uncertainty_ns"])
+    if error > values["anchor_uncertainty_ns"]:
+        verdict.faults.append(
+            f"{values['path'].name}: label is {error / 1e6:.3f} ms off, bound {values['anchor_uncertainty_ns'] / 1e6:.3f} ms"
+        )
+
+
+def _check_samples(
+    verdict: Verdict,
+    values: dict[str, Any],
+    timeline: Timeline,
+    gap: np.ndarray[Any, Any],
+    index: int,
+    count: int,
+    rtp: int,
+    absent: list[tuple[int, int]],
+) -> None:
+    expected = (expected_iq(timeline, rtp, count).astype(np.float32) / np.float32(32768)).view(np.complex64).reshape(-1)
+    first = timeline.frame(rtp)
+    unsent = np.zeros(count, bool)
+    for start, frames in absent:
+        a = timeline.frame(start) - first
+        unsent[max(0, a) : max(0, a + frames)] = True
+    got, missing = values["iq"][index : index + count], gap[index : index + count]
+    verdict.samples += count
+    verdict.missing += int(missing.sum())
+    name = values["path"].name
+    wrong = np.flatnonzero((got != expected) & ~missing)
+    if len(wrong):
+        verdict.faults.append(f"{name}: {len(wrong)} samples differ from what was sent, the first at {index + wrong[0]}")
+    if (missing & ~unsent).any():
+        at = int(np.flatnonzero(missing & ~unsent)[0]) + index
+        verdict.faults.append(f"{name}: {int((missing & ~unsent).sum())} samples were sent and are listed, from {at}")
+    if (unsent & ~missing).any():
+        at = int(np.flatnonzero(unsent & ~missing)[0]) + index
+        verdict.faults.append(f"{name}: {int((unsent & ~missing).sum())} samples were not sent and not listed, from {at}")
+
+
+def _check_covered(truth: Truth, timeline: Timeline, ranges: list[tuple[int, int]]) -> list[str]:
+    """The files' segments cover the timeline without a hole up to what the simulator last said, or its end."""
+    reach = 0
+    for begin, end in sorted(ranges):
+        if begin > reach and not _kept_back(truth, timeline, reach, begin):
+            return [f"timeline {timeline.number}: frames {reach} to {begin} are in no file"]
+        reach = max(reach, end)
+    sent = truth.rtp_next(timeline.number)
+    if sent is not None and timeline.frame(sent) > reach and not _kept_back(truth, timeline, reach, timeline.frame(sent)):
+        return [f"timeline {timeline.number}: frames {reach} to {timeline.frame(sent)} are in no file"]
+    return []
+
+
+def _kept_back(truth: Truth, timeline: Timeline, begin: int, end: int) -> bool:
+    """True when none of the frames [begin, end) was sent."""
+    sent = np.ones(end - begin, bool)
+    for stretch in truth.stretches(timeline.number):
+        a = timeline.frame(stretch.rtp) - begin
+        sent[max(0, a) : max(0, a + stretch.frames)] = False
+    return not sent.any()

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-# Read when numpy and glibc are loaded: workers are many and small, and a library's own
-# threads would not survive the fork.
+# Read when numpy is loaded: workers are many and small, and a library's own threads would
+# not survive the fork. glibc reads MALLOC_ARENA_MAX when a program starts, so here it counts
+# for the programs that this one starts; bin/grape-pipeline sets it for this one.
 for _name, _value in (("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1"), ("MALLOC_ARENA_MAX", "2")):
     os.environ.setdefault(_name, _value)
 

@@ -11,20 +11,21 @@ import logging
 import os
 import signal
 
-from pipeline import PipelineError
-from pipeline.config import Channel, Config
+from pipeline import EXIT_OK, PipelineError
+from pipeline.changes import Plan
+from pipeline.config import Channel, Config, Radiod
 from pipeline.instance import SHM_DIR
 from pipeline.parts import Parts, Sockets
+from pipeline.process import HAND_OVER_SIGNAL
 from pipeline.records import ChildRecord
 from pipeline.restarts import Action, Life, Limits, describe
 from pipeline.shm import Segment, segment_name, unlink
 
 log = logging.getLogger(__name__)
 
-# A worker that does not know SIGUSR2 dies of it, which loses nothing either: what it holds is in its segment.
 SIGNALS = {
     Action.TERMINATE: signal.SIGTERM,
-    Action.HAND_OVER: signal.SIGUSR2,
+    Action.HAND_OVER: HAND_OVER_SIGNAL,
     Action.ABORT: signal.SIGABRT,
     Action.KILL: signal.SIGKILL,
 }
@@ -96,38 +97,52 @@ class Seat(Child):
         self.channel = channel
         self.sockets: Sockets | None = None
         self.journal: Segment | None = None
+        # Leaving; `successor` is what the channel is to be when it has left, if it was configured again meanwhile.
         self.dropping = False
-        self._renew_sockets = False
+        self.successor: Channel | None = None
+        self._next_sockets: Sockets | None = None
         self._renew_journal = False
-        # True once the journal may hold samples that are in no file.
-        self.used = False
+        # True while the journal may hold samples that are in no file.
+        self._holds_samples = False
 
-    @property
-    def flushed(self) -> bool:
-        """True when everything that was received is in files."""
-        return not self.used or (self.pid == 0 and self.life.last_status == 0)
+    def worker_began(self) -> None:
+        """A worker puts samples into the journal."""
+        self._holds_samples = True
+
+    def worker_ended(self, status: int) -> None:
+        """Only an orderly end means that everything received is in files."""
+        if status == EXIT_OK:
+            self._holds_samples = False
 
     def restart(self, now_ns: int) -> None:
         """Replace the worker; without a flush, which would cut a minute in two, when the journal goes on."""
         self.life.restart(now_ns, hand_over=not self._renew_journal)
 
-    def change(self, channel: Channel, new_sockets: bool, new_journal: bool) -> None:
-        """Use `channel` from the next worker on."""
+    def change(self, channel: Channel, sockets: Sockets | None, new_journal: bool) -> None:
+        """Use `channel`, and `sockets` if given, from the next worker on."""
         self.channel = channel
-        self._renew_sockets |= new_sockets
+        if sockets is not None:
+            self._close_next()
+            self._next_sockets = sockets
         self._renew_journal |= new_journal
+
+    def _close_next(self) -> None:
+        if self._next_sockets is not None:
+            self._next_sockets.close()
+            self._next_sockets = None
 
     def equip(self, parts: Parts, config: Config) -> None:
         """Make the sockets and the journal that are missing or outdated.
 
         Raises PipelineError or OSError: this channel cannot be recorded.
         """
-        if self._renew_sockets and self.sockets is not None:
-            self.sockets.close()
-            self.sockets = None
-        if self._renew_journal and self.journal is not None:
-            self.release_journal(config.recorder.instance)
-        self._renew_sockets = self._renew_journal = False
+        if self._next_sockets is not None:
+            if self.sockets is not None:
+                self.sockets.close()
+            self.sockets, self._next_sockets = self._next_sockets, None
+        if self._renew_journal:
+            self._release_journal(config.recorder.instance)
+            self._renew_journal = False
         if self.sockets is None:
             self.sockets = parts.open_sockets(self.channel, config.radiod)
         if self.journal is None:
@@ -141,21 +156,21 @@ class Seat(Child):
         instance, recorder = config.recorder.instance, config.recorder
         found = parts.open_journal(instance, self.channel, recorder)
         if found is not None:
-            self.used = True
+            self._holds_samples = True
             log.info("%s: samples of an earlier run are in shared memory and will be salvaged", self.name)
             return found
-        self.used = False
+        self._holds_samples = False
         name = segment_name(instance, self.name)
         if (SHM_DIR / name.lstrip("/")).exists():
             unlink(name)
             log.error("%s: samples left in shared memory do not fit this configuration and are given up", self.name)
         return parts.create_journal(instance, self.channel, recorder)
 
-    def release_journal(self, instance: str) -> None:
+    def _release_journal(self, instance: str) -> None:
         """Let go of the segment; its name goes only if nothing in it is still to be written."""
         if self.journal is None:
             return
-        if self.flushed:
+        if not self._holds_samples:
             self.journal.unlink()
         else:
             log.warning(
@@ -167,7 +182,8 @@ class Seat(Child):
 
     def release(self, instance: str) -> None:
         """Close what the channel had, after its worker is gone."""
-        self.release_journal(instance)
+        self._release_journal(instance)
+        self._close_next()
         if self.sockets is not None:
             self.sockets.close()
             self.sockets = None
@@ -177,11 +193,29 @@ class Seat(Child):
 
         Closes descriptors only; leaving a multicast group would be for all processes.
         """
-        if self.sockets is not None:
-            for each in (self.sockets.data, *self.sockets.status):
-                each.close()
+        for sockets in (self.sockets, self._next_sockets):
+            if sockets is not None:
+                for each in (sockets.data, *sockets.status):
+                    each.close()
         if self.journal is not None:
             unmap(self.journal)
+
+
+def open_ahead(parts: Parts, steps: Plan, radiod: Radiod) -> dict[str, Sockets]:
+    """Sockets for channels that move, by id, made before the old ones go: they queue what comes meanwhile.
+
+    A channel that is recorded now must not be given up for one that cannot be, so any failure is a PipelineError.
+    """
+    opened: dict[str, Sockets] = {}
+    try:
+        for change in steps.change:
+            if change.new_sockets:
+                opened[change.channel.id] = parts.open_sockets(change.channel, radiod)
+    except (PipelineError, OSError) as error:
+        for sockets in opened.values():
+            sockets.close()
+        raise PipelineError(reason_of(error)) from None
+    return opened
 
 
 def unmap(segment: Segment) -> None:

@@ -7,7 +7,11 @@ the same format as zlib's at a small part of the time.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,6 +28,11 @@ TEMPORARY_SUFFIX = ".tmp"
 # Arrays below this size are stored: their deflate header costs more than it saves.
 SMALL = 4096
 ISAL_LEVELS = 3
+# What file systems without hard links (exFAT, some network ones) answer.
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+_ZIP_MAGIC = b"PK\x03\x04"
 
 
 class FileExists(PipelineError):
@@ -53,10 +62,11 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
     Raises FileExists when the name is taken and OSError when the disk refuses; neither
     leaves anything behind but, after a crash, a name that ends in `.tmp`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     if path.exists():
         raise FileExists(f"{path} exists already; it was left as it is")
-    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    # The process is in the name: two instances that share a folder by mistake do not share this file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
             with _Archive(file, "w") as archive:
@@ -66,12 +76,42 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
             file.flush()
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
-        temporary.rename(path)
+        _publish(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
-    sync_folder(path.parent)
     return size
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, durably, if the name is free."""
+    try:
+        os.link(temporary, path)  # a rename would replace what has come under this name meanwhile
+    except FileExistsError:
+        raise FileExists(f"{path} exists already; it was left as it is") from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        temporary.rename(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException:
+        # A name that may be gone after a power cut must not be taken for a written minute.
+        _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # the failure that led here is the one to report
+        path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
@@ -89,17 +129,23 @@ def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk, so that a rename in it survives a power cut."""
+    """Force a folder's entries to disk, so that a new name in it survives a power cut.
+
+    Raises OSError, but not where the file system cannot do this to folders at all.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     finally:
         os.close(fd)
 
 
 def remove_orphans(folder: Path) -> list[Path]:
     """Delete temporary files that a crash left in `folder`; returns what was deleted."""
-    orphans = sorted(folder.glob(f".*.npz{TEMPORARY_SUFFIX}")) if folder.is_dir() else []
+    orphans = sorted(folder.glob(f".*.npz.*{TEMPORARY_SUFFIX}")) if folder.is_dir() else []
     for path in orphans:
         path.unlink(missing_ok=True)
     return orphans
@@ -109,6 +155,13 @@ class UnreadableFile(PipelineError):
     """A file is not an NPZ that can be read."""
 
 
+# What zipfile, zlib and numpy raise on bytes that are not what they should be.
+_MALFORMED = (
+    ValueError, TypeError, KeyError, EOFError, SyntaxError, RuntimeError, OverflowError, MemoryError, RecursionError,
+    struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
 def read(path: Path) -> dict[str, Any]:
     """All arrays of a file; scalars as Python values, text as str.
 
@@ -116,14 +169,47 @@ def read(path: Path) -> dict[str, Any]:
     UnreadableFile with the reason.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            loaded: dict[str, Any] = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UnreadableFile(f"{path}: {error}") from None
+        with path.open("rb") as file:
+            loaded = _arrays(file)
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {error.strerror or error}") from None
+    except _MALFORMED as error:
+        raise UnreadableFile(f"{path}: {_reason(error)}") from None
     values = {name: array.item() if array.ndim == 0 else array for name, array in loaded.items()}
     if "iq" not in values and "iq_int16" in values:
-        values["iq"] = int16_to_iq(values["iq_int16"], values.get("iq_scale", 1.0))
+        values["iq"] = int16_to_iq(values["iq_int16"], values.get("iq_scale", 1.0 / 32768.0))
     return values
+
+
+def _arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    magic = file.read(len(_ZIP_MAGIC))
+    if magic != _ZIP_MAGIC:
+        raise ValueError("not an npz file" if magic else "empty, not an npz file")
+    if not zipfile.is_zipfile(file):
+        raise ValueError("cut short: the zip directory at its end is missing")
+    with zipfile.ZipFile(file) as archive:
+        return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename} is compressed by method {info.compress_type}, which is not an npz's")
+    try:
+        with archive.open(info) as member:
+            array: npt.NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+            # zipfile checks the sum of a member only when it has been read to its end.
+            if member.read(1):
+                raise ValueError("it is longer than its header says")
+    except _MALFORMED as error:
+        raise ValueError(f"{info.filename.removesuffix('.npy')} cannot be read: {_reason(error)}") from None
+    return array
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if "allow_pickle" in text:
+        return "it is an object array, which only pickle can read"
+    return text
 
 
 def int16_to_iq(pairs: npt.NDArray[np.int16], scale: float) -> npt.NDArray[np.complex64]:

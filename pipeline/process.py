@@ -11,6 +11,8 @@ from types import FrameType
 import setproctitle
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# The supervisor will start a successor at once, which goes on where this process stops.
+HAND_OVER_SIGNAL = signal.SIGUSR2
 
 
 def set_name(comm: str, title: str) -> None:
@@ -32,15 +34,20 @@ class Lifeline:
     def __init__(self, parent_pid: int) -> None:
         self._parent = parent_pid
         self._stop = False
+        self.handing_over = False
         self.wake_fd, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in STOP_SIGNALS:
             signal.signal(number, self._on_stop)
+        signal.signal(HAND_OVER_SIGNAL, self._on_hand_over)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True
+
+    def _on_hand_over(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop = self.handing_over = True
 
     def wake(self) -> None:
         """End a `wait` from another thread."""

@@ -180,6 +180,8 @@ def ntp_cause(s: Snapshot) -> Cause:
 
 def channel_cause(row: Row, s: Snapshot) -> Cause:
     """The first thing that is wrong with one channel, worst first."""
+    if not s.supervisor_exists:  # what the records say is of the past
+        return Level.CRIT, "not running: the supervisor is dead"
     process = process_cause(row.child, s.now_ns)
     if row.child.state != ChildState.RUNNING:
         return process
@@ -274,8 +276,8 @@ def ntp_line(s: Snapshot) -> str:
 
 
 def channel_line(row: Row, s: Snapshot, width: int) -> str:
-    """One channel in one line; the cause last, when it is not OK."""
-    level, cause = channel_cause(row, s)
+    """One channel in one line of less than 80 characters."""
+    level, _ = channel_cause(row, s)
     r = row.record
     minute = minute_text(r.last_minute_utc_s)
     words = [f"{row.child.name:{width}}", f"{level.name:4}"]
@@ -286,15 +288,13 @@ def channel_line(row: Row, s: Snapshot, width: int) -> str:
         source = AnchorSource(r.anchor_source).name.lower()
         known = r.anchor_uncertainty_ns != UNKNOWN_NS
         words.append(f"time {source}" + (f" ± {r.anchor_uncertainty_ns / 1e6:.2f} ms" if known else ""))
-    if level is not Level.OK:
-        words.append(cause)
     return "  ".join(words)
 
 
 def lines(s: Snapshot) -> list[str]:
     """What `status` prints: the instance, the clock, the channels, the causes."""
     verdict = health(s)
-    up = sum(row.child.state == ChildState.RUNNING for row in s.rows)
+    up = sum(row.child.state == ChildState.RUNNING for row in s.rows) if s.supervisor_exists else 0
     since = age_s(s.supervisor.started_monotonic_ns, s.now_ns)
     head = f"{s.instance}: {verdict.level.name}, {up_text(up, len(s.rows))}"
     if since is not None and s.supervisor_exists:

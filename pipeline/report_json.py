@@ -123,7 +123,8 @@ def _channel(row: Row, s: Snapshot) -> dict[str, Any]:
     level, cause = channel_cause(row, s)
     process = ChildState(row.child.state)
     # What a worker said last is only true while it lives.
-    state = ChannelState(r.state).name if process is ChildState.RUNNING else process.name
+    lives = s.supervisor_exists and process is ChildState.RUNNING
+    state = ChannelState(r.state).name if lives else process.name if s.supervisor_exists else "stopped"
     known = r.anchor_uncertainty_ns != UNKNOWN_NS
     return {
         "id": row.child.name,

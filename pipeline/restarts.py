@@ -36,6 +36,15 @@ SECOND_NS = 1_000_000_000
 OUTSIDE = frozenset({Signals.SIGKILL, Signals.SIGTERM, Signals.SIGINT, Signals.SIGHUP, Signals.SIGQUIT})
 
 
+# Exit statuses that an operator should not have to look up.
+MEANINGS = {
+    0: "left without being asked",
+    EXIT_SOFTWARE: "internal error, see log",
+    75: "samples left in memory",  # EX_TEMPFAIL
+    EXIT_CONFIG: "configuration",
+}
+
+
 class Action(Enum):
     """What the supervisor has to do now."""
 

@@ -12,13 +12,12 @@ import gc
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline import EXIT_FAILURE, EXIT_SOFTWARE, PipelineError
+from pipeline import EXIT_FAILURE, EXIT_SOFTWARE, PipelineError, signals
 from pipeline.child import SharedLevel
 from pipeline.config import Config
 from pipeline.control import ControlServer
@@ -29,7 +28,7 @@ from pipeline.notify import Notifier
 from pipeline.parts import Parts, real_parts
 from pipeline.process import set_name
 from pipeline.shm import Board
-from pipeline.supervisor import SIGNALS, Supervisor
+from pipeline.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ def serve(config: Config, parts: Parts | None = None, ready: Callable[[], None] 
     set_name("gp-super", f"supervisor {instance} starting")
     check_data_dir(config.recorder.data_dir)
     parts = parts or real_parts()
-    with _blocked_signals(), _locked(instance), _board(instance) as board:
+    with _locked(instance), signals.blocked(), _board(instance) as board:
         for name in leftovers(instance, (channel.id for channel in config.channels)):
             log.warning("shared memory %s holds samples of a channel that is not configured; left alone", name)
         notifier = Notifier.from_environment()
@@ -68,21 +67,11 @@ def serve(config: Config, parts: Parts | None = None, ready: Callable[[], None] 
 
 
 @contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        # A second Ctrl-C during the stop must not kill us at the end of it.
-        while signal.sigtimedwait(SIGNALS, 0) is not None:
-            pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
 def _locked(instance: str) -> Iterator[None]:
     lock = Lock.acquire(instance, ORPHAN_PATIENCE_S)
     try:
+        if clear_stale_board(instance, ORPHAN_PATIENCE_S):
+            log.warning("instance %s: the last supervisor did not stop in order", instance)
         yield
     finally:
         lock.release()
@@ -90,8 +79,6 @@ def _locked(instance: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _board(instance: str) -> Iterator[Board]:
-    if clear_stale_board(instance, ORPHAN_PATIENCE_S):
-        log.warning("instance %s: the last supervisor did not stop in order", instance)
     board = Board.create(instance, os.getpid(), time.time_ns(), time.monotonic_ns())
     try:
         yield board

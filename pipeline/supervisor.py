@@ -1,6 +1,6 @@
 """The supervisor: one thread that forks, reaps, watches and stops the other processes.
 
-Rules. Signals are blocked for good and taken in one place (`_wait`), so nothing happens
+Rules. Signals are blocked for good and taken in one place (`signals.take`), so nothing happens
 between two statements; the control socket's readiness is a signal too (SIGIO). Decisions
 are `restarts.Life`'s; here they are carried out. Sockets and journal segments are made
 before the worker that uses them and outlive it. Whatever fails for one channel is that
@@ -16,17 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
+from pipeline import EXIT_OK, EXIT_USAGE, PipelineError, signals
 from pipeline.changes import Plan, plan
 from pipeline.child import LEVEL_SIGNAL, SharedLevel, spawn
 from pipeline.config import Channel, Config
 from pipeline.control import ControlServer, Handler
-from pipeline.crew import Child, Seat, monitor_limits, reason_of, worker_limits
+from pipeline.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
 from pipeline.instance import check_data_dir
 from pipeline.logs import effective_level
 from pipeline.notify import Notifier
-from pipeline.parts import Assignment, Parts
-from pipeline.process import STOP_SIGNALS
+from pipeline.parts import Assignment, Parts, Sockets
+from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
 from pipeline.publication import Publisher
 from pipeline.radiod_guard import RadiodGuard
 from pipeline.records import ChannelRecord, ChildState
@@ -36,14 +36,13 @@ from pipeline.shm import Board
 
 log = logging.getLogger(__name__)
 
-SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL})
 HEARTBEAT_NS = SECOND_NS
 # A child that starts is looked at more often: it shows as up when it is, and the next may follow.
 STARTING_NS = SECOND_NS // 20
 # A loop that comes back this much late was stopped or starved, and so perhaps were the children.
 PAUSE_NS = 2 * SECOND_NS
 # How a child ends that was asked to: flushed, handed over, or before it had its own signal handlers.
-EXPECTED = (EXIT_OK, os.EX_TEMPFAIL, -signal.SIGUSR2)
+EXPECTED = (EXIT_OK, os.EX_TEMPFAIL, -HAND_OVER_SIGNAL)
 
 
 class UnknownChannel(PipelineError):
@@ -115,7 +114,7 @@ class Supervisor:
         while not self._finished():
             asked = time.monotonic_ns()
             timeout = self._timeout(asked)
-            taken = self._wait(timeout)
+            taken = signals.take(timeout / SECOND_NS)
             now = time.monotonic_ns()
             if now - asked > timeout + PAUSE_NS:
                 self._forgive_pause((now - asked - timeout) / SECOND_NS, now)
@@ -127,8 +126,7 @@ class Supervisor:
             self._control.serve(now, handler)
             if now >= self._publish_ns:
                 self._publish(now)
-                channels = [(seat.channel, self.board.channels[seat.index].read()) for seat in self.seats.values()]
-                self._radiod.poll(self.config.radiod, now, channels)
+                self._poll_radiod(now)
             self._publisher.feed_watchdog(self._progress(), now)
         self._release_all()
         return EXIT_OK
@@ -143,15 +141,6 @@ class Supervisor:
         if self._rolling.busy or any(child.life.state is ChildState.STARTING for child in self.children()):
             dues.append(now + STARTING_NS)
         return max(0, min([self._publish_ns, *(due for due in dues if due is not None)]) - now)
-
-    def _wait(self, timeout_ns: int) -> set[int]:
-        """All signals that are pending, after waiting for the first up to `timeout_ns`."""
-        taken: set[int] = set()
-        info = signal.sigtimedwait(SIGNALS, timeout_ns / SECOND_NS)
-        while info is not None and info.si_signo not in taken:
-            taken.add(info.si_signo)
-            info = signal.sigtimedwait(SIGNALS, 0)
-        return taken
 
     def _forgive_pause(self, seconds: float, now: int) -> None:
         log.warning("the supervisor could not run for %.1f s", seconds)
@@ -181,6 +170,11 @@ class Supervisor:
         state = ChildState.STOPPING if self.stopping else ChildState.RUNNING
         self._publisher.publish(state, self.monitor, self.seats.values(), now)
 
+    def _poll_radiod(self, now: int) -> None:
+        if not self.stopping:
+            channels = [(seat.channel, self.board.channels[seat.index].read()) for seat in self.seats.values()]
+            self._radiod.poll(self.config.radiod, now, channels)
+
     def _release_all(self) -> None:
         for seat in self.seats.values():
             seat.release(self.config.recorder.instance)
@@ -198,8 +192,10 @@ class Supervisor:
             level = logging.INFO if asked and status in EXPECTED else logging.WARNING
             log.log(level, "%s[%d]: %s", child.name, pid, child.life.outlook(now))
             self._publish_ns = now
-            if isinstance(child, Seat) and child.dropping:
-                self._remove(child)
+            if isinstance(child, Seat):
+                child.worker_ended(status)
+                if child.dropping:
+                    self._remove(child)
 
     def _last_words(self, child: Child, pid: int) -> str:
         if not isinstance(child, Seat):
@@ -212,6 +208,8 @@ class Supervisor:
         self.board.channels[seat.index].write(ChannelRecord())
         self._publisher.clear(seat)
         del self.seats[seat.name]
+        if seat.successor is not None and not self.stopping:
+            self._add(seat.successor)
 
     def _tick_children(self, now: int) -> None:
         for child in list(self.children()):
@@ -244,7 +242,7 @@ class Supervisor:
             return
         child.life.forked(now)
         if isinstance(child, Seat):
-            child.used = True
+            child.worker_began()
         log.info("%s[%d]: started", child.name, child.pid)
 
     def _worker(self, seat: Seat) -> Callable[[], int]:
@@ -314,6 +312,7 @@ class Supervisor:
             new = replace(new, recorder=replace(new.recorder, instance=instance))
         check_data_dir(new.recorder.data_dir)
         steps = plan(self.config, new)
+        sockets = open_ahead(self._parts, steps, new.radiod)
         self.config = new
         log.info("reload: %s", steps)
         self._level.set(effective_level(new.logging.level))
@@ -321,27 +320,28 @@ class Supervisor:
             child.life.limits = worker_limits(new) if isinstance(child, Seat) else monitor_limits(new)
             if child.pid:
                 os.kill(child.pid, LEVEL_SIGNAL)
-        self._carry_out(steps, now)
+        self._carry_out(steps, sockets, now)
         return steps
 
-    def _carry_out(self, steps: Plan, now: int) -> None:
+    def _carry_out(self, steps: Plan, sockets: dict[str, Sockets], now: int) -> None:
         for name in steps.drop:
             seat = self.seats[name]
-            seat.dropping = True
+            seat.dropping, seat.successor = True, None
             seat.life.stop(now)
             if not seat.life.alive:
                 self._remove(seat)
         for channel in steps.add:
-            leaving = self.seats.get(channel.id)
-            if leaving is None:
+            if channel.id in self.seats:  # dropped a moment ago and not yet gone
+                self.seats[channel.id].successor = channel
+            else:
                 self._add(channel)
-            else:  # dropped a moment ago and wanted again
-                leaving.dropping = False
-                leaving.change(channel, new_sockets=True, new_journal=True)
-                leaving.restart(now)
         for change in steps.change:
-            self.seats[change.channel.id].change(change.channel, change.new_sockets, change.new_journal)
-        self._rolling.add(self.seats[change.channel.id] for change in steps.change)
+            seat = self.seats[change.channel.id]
+            seat.change(change.channel, sockets.get(seat.name), change.new_journal)
+            if seat.dropping:
+                seat.successor = change.channel
+            else:
+                self._rolling.add([seat])
         if steps.monitor:
             self.monitor.life.restart(now)
         self._publish_ns = now

@@ -7,31 +7,27 @@ is in the channel's segment and on the sockets, both of which the supervisor kee
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import os
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from pipeline import radiod
+from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
-from pipeline.minutefile import ARCHIVES, UNKNOWN, Context, HostEvidence, stamp
+from pipeline.minutefile import ARCHIVES, Context, HostEvidence, stamp
 from pipeline.npz import remove_orphans
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
-from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelState, NtpRecord, NtpState
+from pipeline.records import NtpRecord
 from pipeline.segments import give_back, read_checkpoint, write_checkpoint
 from pipeline.shm import Board, Segment
 from pipeline.sockets import ChannelSockets
 from pipeline.stream.cutter import Cut, Cutter
 from pipeline.stream.intake import Intake, Settings
-from pipeline.stream.journal import Journal, Kind
+from pipeline.stream.journal import Journal
 from pipeline.stream.minute import Minute
 from pipeline.stream.recovery import checkpoint, restore
-from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, decode
 from pipeline.stream.timeline import MINUTE, SECOND, HostClock
 from pipeline.writer import Writer, Written
 
@@ -40,12 +36,12 @@ log = logging.getLogger(__name__)
 EXIT_LEFT_IN_MEMORY = 75  # sysexits.h EX_TEMPFAIL: not everything is on disk, the next start goes on
 
 TICK_S = 0.25
-SILENT_AFTER_S = 2.0
 # Writes of different channels start this far apart at most; the order is fixed by the channel's index.
 STAGGER_S = 5.0
 GOLDEN = 0.6180339887498949
 RETRY_S = (1.0, 2.0, 5.0, 10.0)
-LEVEL_FRAMES = 2000
+# A write in hand is nearly done; leaving it would only have it done again.
+HAND_OVER_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +94,10 @@ class Worker:
         self._receiver = Receiver(context.sockets.data, context.sockets.status, channel.ssrc, self._intake)
         self._writer = Writer(channel, config.recorder, lifeline.wake)
         before = context.board.channels[context.index].read()
-        self._written = before.minutes_written
-        self._dropped = before.minutes_dropped
-        self._last_minute_s = before.last_minute_utc_s
-        self._last_write_ns = before.last_write_monotonic_ns
-        self._completeness = before.completeness_pct
-        self._write_ms = math.nan
-        self._started_ns = time.monotonic_ns()
-        self._last_packet_ns = before.last_packet_monotonic_ns
-        self._last_status_ns = UNKNOWN_NS
+        self._progress = Progress.after(before, time.monotonic_ns())
         self._statuses = 0
-        self._level = math.nan
         self._snapshots: dict[int, tuple[NtpRecord, int]] = {}
         self._minute_seen = 0
-        self._failure: OSError | None = None
         self._failures = 0
         self._retry_ns = 0
         self._backlogged = False
@@ -129,9 +115,9 @@ class Worker:
         self._intake.scan()
         self._backlogged = taken >= BATCH
         if taken:
-            self._last_packet_ns = now
+            self._progress.last_packet_ns = now
         if self._receiver.statuses != self._statuses:
-            self._statuses, self._last_status_ns = self._receiver.statuses, now
+            self._statuses, self._progress.last_status_ns = self._receiver.statuses, now
         host = self.host_clock(now)
         self._collect(self._writer.poll(), now)
         self._hand_over(now, host)
@@ -151,7 +137,7 @@ class Worker:
         return HostClock(round(view["offset_ms"] * 1e6), round((view["uncertainty_ms"] or 0.0) * 1e6))
 
     def _silent_ns(self, now: int) -> int:
-        return 0 if self._last_packet_ns == UNKNOWN_NS else max(0, now - self._last_packet_ns)
+        return self._progress.silent_ns(now)
 
     def _hand_over(self, now: int, host: HostClock) -> None:
         cutter = self._cutter
@@ -216,29 +202,29 @@ class Worker:
         if written.error is not None:
             self._fail(written.error, now)
             return
-        if self._failure is not None:
+        if self._progress.failure is not None:
             log.info("%s: minutes can be written again", self._channel.name)
-        self._failure, self._failures = None, 0
+        self._progress.failure, self._failures = None, 0
         self._release(written.cut)
-        self._last_write_ns = now
-        self._write_ms = written.duration_s * 1e3
+        self._progress.last_write_ns = now
+        self._progress.write_ms = written.duration_s * 1e3
         for minute, path in zip(written.cut.minutes, written.paths, strict=True):
-            self._written += 1
-            self._last_minute_s = minute.utc_ns // SECOND
-            self._completeness = 100.0 * (1 - minute.gap_samples / minute.samples)
+            self._progress.written += 1
+            self._progress.last_minute_s = minute.utc_ns // SECOND
+            self._progress.completeness_pct = 100.0 * (1 - minute.gap_samples / minute.samples)
             level = logging.WARNING if minute.packets_lost else logging.INFO
             log.log(
                 level,
                 "%s: minute %s written, %.2f%% complete, %d packets lost, %d gaps, %.0f ms, %s",
-                self._channel.name, stamp(minute.utc_ns), self._completeness, minute.packets_lost,
-                len(minute.gaps), self._write_ms, path.name,
+                self._channel.name, stamp(minute.utc_ns), self._progress.completeness_pct, minute.packets_lost,
+                len(minute.gaps), self._progress.write_ms, path.name,
             )  # fmt: skip
 
     def _fail(self, error: OSError, now: int) -> None:
         pause = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
-        if self._failure is None or self._failure.errno != error.errno:
+        if self._progress.failure is None or self._progress.failure.errno != error.errno:
             log.error("%s: cannot write a minute: %s; it waits in memory", self._channel.name, error)
-        self._failure = error
+        self._progress.failure = error
         self._failures += 1
         self._retry_ns = now + round(pause * SECOND)
 
@@ -258,10 +244,10 @@ class Worker:
             if due is None:
                 return
             cut = self._cutter.cut(due, host, "unknown")
-        self._dropped += 1
+        self._progress.dropped += 1
         log.error(
             "%s: minute %s given up: memory is full and it could not be written (%s)",
-            self._channel.name, stamp(cut.utc_ns), self._failure or "writing is too slow",
+            self._channel.name, stamp(cut.utc_ns), self._progress.failure or "writing is too slow",
         )  # fmt: skip
         self._release(cut)
 
@@ -270,10 +256,13 @@ class Worker:
     def leave(self) -> int:
         """Flush what is held into files of their own minutes; returns the exit code.
 
-        An orphan leaves everything in shared memory instead: the next start goes on with it.
+        An orphan, and a worker that is to be replaced, leave everything in shared memory
+        instead: whoever comes next goes on with it.
         """
-        if self._lifeline.orphaned():
-            log.warning("%s: the supervisor is gone; what is held stays in shared memory", self._channel.name)
+        if self._lifeline.handing_over or self._lifeline.orphaned():
+            if not self._lifeline.handing_over:
+                log.warning("%s: the supervisor is gone; what is held stays in shared memory", self._channel.name)
+            self._collect(self._writer.poll(HAND_OVER_WAIT_S), time.monotonic_ns())
             return EXIT_LEFT_IN_MEMORY
         deadline = time.monotonic() + max(1.0, self._context.config.supervisor.stop_grace_s - 2.0)
         while self._receiver.drain() and not self._receiver.full:
@@ -285,7 +274,7 @@ class Worker:
             now = time.monotonic_ns()
             if self._writer.busy:
                 self._collect(self._writer.poll(0.2), now)
-                if self._failure is not None:
+                if self._progress.failure is not None:
                     break
                 continue
             cut = self._cutter.outstanding
@@ -293,116 +282,24 @@ class Worker:
                 host = self.host_clock(now)
                 due = self._cutter.due(self._silent_ns(now), host, flush=True)
                 if due is None:
-                    self._publish(now, host, ChannelState.STOPPED)
+                    self._publish(now, host, stopped=True)
                     return 0
                 cut = self._cutter.cut(due, host, "stop")
             self._write(cut, now)
         log.error("%s: not everything could be written; the rest stays in shared memory", self._channel.name)
         return EXIT_LEFT_IN_MEMORY
 
-    # -- how it goes --
-
-    def _publish(self, now: int, host: HostClock, state: ChannelState | None = None) -> None:
-        intake, cutter, source = self._intake, self._cutter, self._intake.source
-        found, reason = self._state(now)
-        epoch = intake.epoch
-        anchor = cutter.anchor(epoch, host) if epoch is not None else None
-        now_utc = cutter.now_utc(self._silent_ns(now), host)
-        self._measure_level()
-        encoding = epoch.formats[-1][1] if epoch is not None and epoch.formats else self._channel.encoding
-        record = ChannelRecord(
-            heartbeat_monotonic_ns=now,
-            started_monotonic_ns=self._started_ns,
-            last_packet_monotonic_ns=self._last_packet_ns,
-            last_status_monotonic_ns=self._last_status_ns,
-            last_minute_utc_s=self._last_minute_s,
-            last_write_monotonic_ns=self._last_write_ns,
-            minutes_written=self._written,
-            minutes_dropped=self._dropped,
-            packets_received=intake.received,
-            packets_lost=source.lost,
-            packets_late=intake.late,
-            packets_duplicate=source.duplicates,
-            packets_reordered=intake.reordered,
-            packets_bad=source.bad,
-            anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
-            frequency_hz=float(self._channel.frequency_hz),
-            write_ms=self._write_ms,
-            level_dbfs=self._level,
-            completeness_pct=self._completeness,
-            minute_fill_pct=self._fill(now_utc),
-            pid=os.getpid(),
-            ssrc=self._channel.ssrc,
-            sample_rate_hz=epoch.rate_hz if epoch else self._channel.sample_rate_hz,
-            epoch_id=epoch.id if epoch else 0,
-            socket_buffer_bytes=self._context.sockets.buffer_bytes,
-            backlog=self._backlog(now_utc),
-            state=state or found,
-            anchor_source=anchor.source if anchor else AnchorSource.NONE,
-            encoding=ENCODING_NUMBERS.get(encoding, 0),
-            name=self._channel.name,
-            reason=reason,
+    def _publish(self, now: int, host: HostClock, stopped: bool = False) -> None:
+        context = self._context
+        record = describe(
+            self._channel, self._intake, self._cutter, self._progress, context.sockets.buffer_bytes, now, host, stopped
         )
-        self._context.board.channels[self._context.index].write(record)
+        context.board.channels[context.index].write(record)
         self._show()
-
-    def _state(self, now: int) -> tuple[ChannelState, str]:
-        if self._failure is not None:
-            what = "disk full" if self._failure.errno == errno.ENOSPC else self._failure.strerror or str(self._failure)
-            return ChannelState.BLOCKED, f"minutes wait in memory: {what}"
-        where = f"{self._channel.data_address} ssrc {self._channel.ssrc}"
-        if self._intake.epoch is None:
-            if self._intake.source.bad:
-                return ChannelState.STARTING, f"only unusable datagrams from {where}"
-            return ChannelState.STARTING, f"no packet yet from {where}"
-        silent = self._silent_ns(now) / SECOND
-        if silent > SILENT_AFTER_S:
-            return ChannelState.SILENT, f"no packets for {silent:.0f} s from {where}"
-        return ChannelState.RECORDING, ""
-
-    def _backlog(self, now_utc: int | None) -> int:
-        cut = self._cutter.outstanding
-        if cut is None or now_utc is None:
-            return 0
-        return max(1, (now_utc - cut.utc_ns) // MINUTE)
-
-    def _fill(self, now_utc: int | None) -> float:
-        """Percent of the running minute that was received so far."""
-        epoch = self._intake.epoch
-        if epoch is None or now_utc is None:
-            return math.nan
-        source = self._intake.source
-        into = (now_utc % MINUTE) * epoch.rate_hz // SECOND
-        begin = max(source.end - into, epoch.first_timestamp)
-        missing = sum(max(0, min(h.end, source.end) - max(h.start, begin)) for h in source.holes if h.counted)
-        return 100.0 * max(0, source.end - begin - missing) / (60 * epoch.rate_hz)
-
-    def _measure_level(self) -> None:
-        """Mean power of the newest packet, dB relative to full scale."""
-        journal, epoch = self._intake.journal, self._intake.epoch
-        if epoch is None or journal.count == journal.first:
-            return
-        last = journal.records(journal.count - 1)[0]
-        encoding = epoch.formats[-1][1] if epoch.formats else self._channel.encoding
-        if last["kind"] != Kind.DATA or encoding not in ENCODING_NUMBERS:
-            return
-        frames = min(int(last["length"]) // bytes_per_frame(encoding), LEVEL_FRAMES)
-        if frames:
-            iq = np.empty(frames, np.complex64)
-            decode(journal.payload(int(last["position"]), int(last["length"])), encoding, iq)
-            power = float(np.mean(iq.real**2 + iq.imag**2))
-            self._level = 10 * math.log10(power) if power > 0 and math.isfinite(power) else math.nan
 
     def _show(self) -> None:
         """Keep the process title current: the last minute written and what was lost."""
-        when = "--:--"
-        if self._last_minute_s:
-            text = stamp(self._last_minute_s * SECOND)
-            when = f"{text[9:11]}:{text[11:13]}"
-        title = f"{self._channel.id} {when}Z lost={self._intake.source.lost}"
+        title = self._progress.title(self._channel.id, self._intake.source.lost)
         if title != self._title:
             self._title = title
             set_name(self._channel.id, title)
-
-
-__all__ = ["EXIT_LEFT_IN_MEMORY", "NtpState", "UNKNOWN", "Worker", "WorkerContext", "run"]

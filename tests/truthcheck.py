@@ -69,7 +69,7 @@ def check_file(values: dict[str, Any]) -> list[str]:
         faults.append(f"{name}: valid_samples {values['valid_samples']} is not {int((~mask).sum())}")
     if values["gaps_filled"] != int(mask.sum()) or values["gaps_count"] != len(values["gap_cause"]):
         faults.append(f"{name}: gaps_filled or gaps_count does not match the list")
-    line = values["anchor_utc_ns"] + (values["rtp_timestamp"] - values["anchor_rtp"]) * 1e9 / rate
+    line = values["anchor_utc_ns"] + (values["rtp_timestamp"] - values["anchor_rtp"]) * 1_000_000_000 // rate
     if abs(line - values["sample0_utc_ns"]) > 1:
         faults.append(f"{name}: anchor_* and sample0_utc_ns are not one line")
     if abs(values["sample0_utc_ns"] / 1e9 - values["unix_timestamp"]) > 0.51 / rate:
@@ -77,8 +77,11 @@ def check_file(values: dict[str, Any]) -> list[str]:
     return faults
 
 
-def check_simulated(data_dir: Path, truth: Truth, ssrc: int) -> Verdict:
-    """Every frame that the simulator's timelines say was sent, at its place, or listed; labels within their bound."""
+def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0) -> Verdict:
+    """Every frame that the simulator's timelines say was sent, at its place, or listed; labels within their bound.
+
+    The first `joined` frames of the first timeline may be absent: nobody listened yet.
+    """
     verdict = Verdict()
     files = load_tree(data_dir, ssrc)
     verdict.files = len(files)
@@ -105,7 +108,8 @@ def check_simulated(data_dir: Path, truth: Truth, ssrc: int) -> Verdict:
                 start = timeline.frame(rtp) + 60 * values["sample_rate"] - index
                 covered[timeline.number].append((start, start + len(extra)))
     for timeline in timelines:
-        verdict.faults += _check_covered(truth, timeline, covered[timeline.number])
+        first = joined if timeline is timelines[0] else 0
+        verdict.faults += _check_covered(truth, timeline, covered[timeline.number], first)
     return verdict
 
 
@@ -120,9 +124,8 @@ def _check_labels(verdict: Verdict, values: dict[str, Any], timeline: Timeline, 
     verdict.worst_label_ns = max(verdict.worst_label_ns, error)
     verdict.worst_excess_ns = max(verdict.worst_excess_ns, error - values["anchor_uncertainty_ns"])
     if error > values["anchor_uncertainty_ns"]:
-        verdict.faults.append(
-            f"{values['path'].name}: label is {error / 1e6:.3f} ms off, bound {values['anchor_uncertainty_ns'] / 1e6:.3f} ms"
-        )
+        bound = values["anchor_uncertainty_ns"] / 1e6
+        verdict.faults.append(f"{values['path'].name}: label is {error / 1e6:.3f} ms off, bound {bound:.3f} ms")
 
 
 def _check_samples(
@@ -147,25 +150,26 @@ def _check_samples(
     name = values["path"].name
     wrong = np.flatnonzero((got != expected) & ~missing)
     if len(wrong):
-        verdict.faults.append(f"{name}: {len(wrong)} samples differ from what was sent, the first at {index + wrong[0]}")
-    if (missing & ~unsent).any():
-        at = int(np.flatnonzero(missing & ~unsent)[0]) + index
-        verdict.faults.append(f"{name}: {int((missing & ~unsent).sum())} samples were sent and are listed, from {at}")
-    if (unsent & ~missing).any():
-        at = int(np.flatnonzero(unsent & ~missing)[0]) + index
-        verdict.faults.append(f"{name}: {int((unsent & ~missing).sum())} samples were not sent and not listed, from {at}")
+        verdict.faults.append(f"{name}: {len(wrong)} samples are not what was sent, the first at {index + wrong[0]}")
+    for rows, what in (
+        (missing & ~unsent, "were sent and are listed"),
+        (unsent & ~missing, "were neither sent nor listed"),
+    ):
+        if rows.any():
+            verdict.faults.append(f"{name}: {int(rows.sum())} samples {what}, from {int(np.argmax(rows)) + index}")
 
 
-def _check_covered(truth: Truth, timeline: Timeline, ranges: list[tuple[int, int]]) -> list[str]:
+def _check_covered(truth: Truth, timeline: Timeline, ranges: list[tuple[int, int]], joined: int) -> list[str]:
     """The files' segments cover the timeline without a hole up to what the simulator last said, or its end."""
-    reach = 0
+    reach = min([joined, *(begin for begin, _ in ranges)])
     for begin, end in sorted(ranges):
         if begin > reach and not _kept_back(truth, timeline, reach, begin):
             return [f"timeline {timeline.number}: frames {reach} to {begin} are in no file"]
         reach = max(reach, end)
     sent = truth.rtp_next(timeline.number)
-    if sent is not None and timeline.frame(sent) > reach and not _kept_back(truth, timeline, reach, timeline.frame(sent)):
-        return [f"timeline {timeline.number}: frames {reach} to {timeline.frame(sent)} are in no file"]
+    end = reach if sent is None else timeline.frame(sent)
+    if end > reach and not _kept_back(truth, timeline, reach, end):
+        return [f"timeline {timeline.number}: frames {reach} to {end} are in no file"]
     return []
 
 

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import socket
 import struct
+from dataclasses import dataclass
 
 from pipeline.ntp import clock
 from pipeline.ntp.reading import Absence, Reading, overdue_s
@@ -53,6 +54,23 @@ def answers(data: bytes, sequence: int) -> bool:
     return bool(head[1] == REPLY and head[4] == TRACKING and head[10] == sequence)
 
 
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """chronyd's tracking report; seconds, theta positive = host slow, `updated_s` Unix time."""
+
+    refid: int
+    reference: str
+    stratum: int
+    leap: int
+    updated_s: float
+    theta_s: float
+    rms_s: float
+    skew: float
+    root_delay_s: float
+    root_dispersion_s: float
+    interval_s: float
+
+
 def parse(data: bytes, now: Instant) -> Reading | Absence:
     """A tracking reply that `answers` has let through. Takes any bytes of at least a header."""
     head = REPLY_HEADER.unpack_from(data)
@@ -61,27 +79,44 @@ def parse(data: bytes, now: Instant) -> Reading | Absence:
     if head[6] != 0 or head[5] != TRACKING_REPLY or len(data) < SIZE:
         return Absence(NAME, f"refused to report (status {head[6]})")
     refid, ip, family, _, stratum, leap, high, low, nsec, *words = TRACKING_BODY.unpack_from(data, REPLY_HEADER.size)
-    values = [number(w) for w in words]
-    theta_s, _, rms_s, _, _, skew_ppm, root_delay_s, root_dispersion_s, interval_s = values
-    if leap == 3 or refid == 0:
-        return Absence(NAME, "not synchronised")
-    if refid >> 8 == 0x7F7F01:
-        return Absence(NAME, "follows its own clock (local)")
-    if not 1 <= stratum <= 15:
-        return Absence(NAME, f"stratum {stratum}")
-    age_s = max(now.realtime / 1e9 - ((high << 32 | low) + nsec / 1e9), 0.0)
-    overdue = overdue_s(age_s, interval_s)
-    if overdue is None:
-        return Absence(NAME, f"last heard from its servers {age_s:.0f} s ago")
-    return Reading(
-        source=NAME,
-        at=now,
-        theta_s=theta_s,
-        bound_s=root_dispersion_s + root_delay_s / 2 + overdue,
-        jitter_s=max(rms_s, skew_ppm * 1e-6 * age_s),
+    theta_s, _, rms_s, _, _, skew_ppm, root_delay_s, root_dispersion_s, interval_s = map(number, words)
+    tracking = Tracking(
+        refid=refid,
+        reference=_reference(refid, ip, family),
         stratum=stratum,
         leap=leap,
-        reference=_reference(refid, ip, family),
+        updated_s=(high << 32 | low) + nsec / 1e9,
+        theta_s=theta_s,
+        rms_s=rms_s,
+        skew=skew_ppm * 1e-6,
+        root_delay_s=root_delay_s,
+        root_dispersion_s=root_dispersion_s,
+        interval_s=interval_s,
+    )
+    return assess(NAME, tracking, now)
+
+
+def assess(source: str, t: Tracking, now: Instant) -> Reading | Absence:
+    """Is the daemon synchronised to something other than itself, and since when?"""
+    if t.leap == 3 or t.refid == 0:
+        return Absence(source, "not synchronised")
+    if t.refid >> 8 == 0x7F7F01:
+        return Absence(source, "follows its own clock (local)")
+    if not 1 <= t.stratum <= 15:
+        return Absence(source, f"stratum {t.stratum}")
+    age_s = max(now.realtime / 1e9 - t.updated_s, 0.0)
+    overdue = overdue_s(age_s, t.interval_s)
+    if overdue is None:
+        return Absence(source, f"last heard from its servers {age_s:.0f} s ago")
+    return Reading(
+        source=source,
+        at=now,
+        theta_s=t.theta_s,
+        bound_s=t.root_dispersion_s + t.root_delay_s / 2 + overdue,
+        jitter_s=max(t.rms_s, t.skew * age_s),
+        stratum=t.stratum,
+        leap=t.leap,
+        reference=t.reference,
         age_s=age_s,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipeline.config import Ntp
-from pipeline.ntp import chronyd, ntpd
+from pipeline.ntp import chronyd, ntpd, programs
 from pipeline.ntp.reading import Absence, Reading
 
 
@@ -22,7 +22,20 @@ def _ntpd(config: Ntp) -> Reading | Absence:
     return ntpd.read(*split_address(config.ntpd_address))
 
 
-SOURCES: dict[str, Callable[[Ntp], Reading | Absence]] = {"chronyd": _chronyd, "ntpd": _ntpd}
+def _chronyc(config: Ntp) -> Reading | Absence:
+    return programs.chronyc(*split_address(config.chronyd_address))
+
+
+def _ntpq(config: Ntp) -> Reading | Absence:
+    return programs.ntpq(split_address(config.ntpd_address)[0])
+
+
+SOURCES: dict[str, Callable[[Ntp], Reading | Absence]] = {
+    "chronyd": _chronyd,
+    "ntpd": _ntpd,
+    "chronyc": _chronyc,
+    "ntpq": _ntpq,
+}
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -72,17 +72,17 @@ class Assembly:
         return joined.decode("latin-1") if len(joined) == self._size else None
 
 
-def parse(text: str, status: int, now: Instant) -> Reading | Absence:
+def parse(text: str, status: int, now: Instant, source: str = NAME) -> Reading | Absence:
     """The system variables as a reading. Takes any text."""
     values = {key: value.strip().strip('"') for key, value in VARIABLE.findall(text)}
-    leap, source = status >> 14, status >> 8 & 0x3F
+    leap, kind = status >> 14, status >> 8 & 0x3F
     refid = values.get("refid", "")
     if leap == 3:
-        return Absence(NAME, "not synchronised")
-    if source == 5 or refid.startswith("127.127.1."):
-        return Absence(NAME, "follows its own clock (LOCAL)")
-    if source not in GOOD_SOURCES:
-        return Absence(NAME, "not synchronised")
+        return Absence(source, "not synchronised")
+    if kind == 5 or refid.startswith("127.127.1."):
+        return Absence(source, "follows its own clock (LOCAL)")
+    if kind not in GOOD_SOURCES:
+        return Absence(source, "not synchronised")
     try:
         stratum = int(values["stratum"])
         offset_s, delay_s, dispersion_s, jitter_s = (
@@ -91,18 +91,18 @@ def parse(text: str, status: int, now: Instant) -> Reading | Absence:
         age_s = _age_s(values["clock"], values["reftime"])
         interval_s = 2.0 ** min(int(values.get("tc", "6")), 17)
     except (KeyError, ValueError):
-        return Absence(NAME, "answers with garbage")
+        return Absence(source, "answers with garbage")
     if not 1 <= stratum <= 15 or not all(map(math.isfinite, (offset_s, delay_s, dispersion_s, jitter_s))):
-        return Absence(NAME, f"stratum {stratum}")
+        return Absence(source, f"stratum {stratum}")
     overdue = overdue_s(age_s, interval_s)
     if overdue is None:
-        return Absence(NAME, f"last heard from its servers {age_s:.0f} s ago")
+        return Absence(source, f"last heard from its servers {age_s:.0f} s ago")
     bound_s = dispersion_s + delay_s / 2 + abs(offset_s) + overdue
-    return Reading(NAME, now, offset_s, bound_s, jitter_s, stratum, leap, refid, age_s)
+    return Reading(source, now, offset_s, bound_s, jitter_s, stratum, leap, refid, age_s)
 
 
 def _age_s(clock_text: str, reftime_text: str) -> float:
-    """Difference of two `0xsssssssss.ffffffff` NTP timestamps of whatever era, s."""
+    """Difference of two `0xssssssss.ffffffff` NTP timestamps (ntpq leaves the 0x out) of whatever era, s."""
     now, then = (int(t.removeprefix("0x").split(".")[0], 16) for t in (clock_text, reftime_text))
     return float(max((now - then + (1 << 31)) % (1 << 32) - (1 << 31), 0))
 

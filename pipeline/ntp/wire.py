@@ -229,7 +229,9 @@ def check(data: bytes, nonce: bytes, sent: Instant, received: Instant, limits: L
     if data[24:32] != nonce:
         return Ignored(Refusal.BOGUS)
     if header.stratum == 0:
-        return Kiss(_printable(data[12:16]))
+        # An unsynchronised chronyd says stratum 0, too, but has no kiss code.
+        code = data[12:16].rstrip(b"\0")
+        return Kiss(code.decode()) if code.isalnum() and code.isascii() else Refused(Refusal.UNSYNC)
     reply = _decode(data, header, sent, received, limits)
     for refusal, fails in CHECKS:
         if fails(reply):

@@ -20,7 +20,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.simulator.wire import Iq
+Iq = npt.NDArray[np.int16]
+"""Shape (frames, 2): I and Q in units of 1/32768 of full scale."""
 
 _COUNTER_BITS = 30
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
@@ -71,6 +72,7 @@ class CounterSource:
     key: int
 
     def samples(self, first: int, count: int) -> Iq:
+        """As `Source.samples`."""
         return counter_iq(self.start_rtp + first, count, self.key)
 
 
@@ -165,6 +167,7 @@ class WwvSource:
     seed: int
 
     def samples(self, first: int, count: int) -> Iq:
+        """As `Source.samples`."""
         rate, parts = self.rate_hz, []
         while count > 0:
             chunk, skip = divmod(first, rate)

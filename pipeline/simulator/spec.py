@@ -6,8 +6,10 @@ simulated sample clock; durations are seconds, rates hertz, powers decibels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipeline import PipelineError
 
@@ -197,3 +199,35 @@ def ntp_farm(count: int, base_port: int = 0, host: str = "127.0.0.1") -> tuple[N
         )
         for index in range(count)
     )
+
+
+def spec_to_json(spec: SimulatorSpec) -> str:
+    """`spec` as one line of JSON, for another process."""
+    return json.dumps(asdict(spec), default=str)
+
+
+def spec_from_json(text: str) -> SimulatorSpec:
+    """The inverse of `spec_to_json`. Raises SimulatorError if the text is no specification."""
+    try:
+        facts = _tuples(json.loads(text))
+        channels = tuple(_channel(channel) for channel in facts.pop("channels"))
+        servers = tuple(NtpServerSpec(**server) for server in facts.pop("ntp_servers"))
+        faults, truth = FaultPlan(**facts.pop("faults")), facts.pop("truth")
+        path = None if truth is None else Path(truth)
+        return SimulatorSpec(channels=channels, ntp_servers=servers, faults=faults, truth=path, **facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SimulatorError(f"not a simulator specification: {error}") from error
+
+
+def _channel(facts: dict[str, Any]) -> ChannelSpec:
+    faults = facts.pop("faults")
+    return ChannelSpec(faults=None if faults is None else FaultPlan(**faults), **facts)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where the specification has tuples."""
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return value

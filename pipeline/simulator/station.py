@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import select
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pipeline.simulator.ntp import Address, running_farm
 from pipeline.simulator.radiod import Radiod
 from pipeline.simulator.roster import Clock, Run
-from pipeline.simulator.spec import SimulatorError, SimulatorSpec
+from pipeline.simulator.spec import SimulatorError, SimulatorSpec, spec_from_json, spec_to_json
 from pipeline.simulator.truth import TruthFile
 from pipeline.simulator.wire import find_interface
 
@@ -164,8 +163,7 @@ def running_simulator(spec: SimulatorSpec, deadline_s: float = 15.0) -> Iterator
     )
     try:
         assert child.stdin is not None and child.stdout is not None
-        data = pickle.dumps(spec)
-        child.stdin.write(len(data).to_bytes(4, "big") + data)
+        child.stdin.write(spec_to_json(spec).encode() + b"\n")
         child.stdin.flush()
         yield _await_ready(child.stdout.fileno(), time.monotonic() + deadline_s)
     finally:
@@ -200,8 +198,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def child_main() -> int:
     """The child's side of `running_simulator`: specification on stdin, one JSON line out, then the run."""
-    size = int.from_bytes(sys.stdin.buffer.read(4), "big")
-    spec: SimulatorSpec = pickle.loads(sys.stdin.buffer.read(size))
+    line = sys.stdin.readline()
     stopped: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _: stopped.append(signum))
@@ -216,7 +213,7 @@ def child_main() -> int:
         sys.stdout.flush()
 
     try:
-        run_simulator(spec, stop, ready)
+        run_simulator(spec_from_json(line), stop, ready)
     except SimulatorError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

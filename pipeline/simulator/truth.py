@@ -24,9 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.simulator.signal import CounterSource, Source, WwvSource
+from pipeline.simulator.signal import CounterSource, Iq, Source, WwvSource
 from pipeline.simulator.spec import TIMESTAMPS, SimulatorError
-from pipeline.simulator.wire import Iq
 
 
 def frames_ns(frames: int, rate_hz: int, ppm: float) -> int:

@@ -12,12 +12,9 @@ import struct
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.simulator.signal import Iq
 from pipeline.simulator.spec import SimulatorError
-
-Iq = npt.NDArray[np.int16]
-"""Shape (frames, 2): I and Q in units of 1/32768 of full scale."""
 
 RTP_HEADER = struct.Struct("!BBHII")
 RTP_VERSION_2 = 0x80

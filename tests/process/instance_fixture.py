@@ -167,6 +167,12 @@ class Instance:
         assert self._board is not None
         return [cell.read().name for cell in self._board.children].index(name) - 2
 
+    def exists_as(self, name: str, ssrc: int) -> bool:
+        """The worker of `name` runs and says that it records `ssrc`."""
+        if self.children().get(name, ChildRecord()).state != ChildState.RUNNING or self._board is None:
+            return False
+        return self._board.channels[self.board_index(name)].read().ssrc == ssrc
+
     def names(self) -> list[str]:
         return [name for name in self.children() if name != "supervisor"]
 

@@ -3,7 +3,7 @@
     python stub_instance.py serve|detach CONFIG
 
 A stub worker publishes heartbeats and does what `<data_dir>/behave/<channel id>` says:
-`exit N`, `raise`, `stop` (SIGSTOP itself) or `deaf` (never publish). On an orderly stop it does what
+`exit N`, `raise`, `sleep N` or `deaf` (never publish). On an orderly stop it does what
 `<data_dir>/behave/stopping/<channel id>` says and then writes `<data_dir>/flushed/<channel id>`.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -69,8 +68,8 @@ def behave(folder: Path, channel_id: str) -> None:
             os._exit(int(argument))
         if order == "raise":
             raise RuntimeError("as ordered")
-        if order == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+        if order == "sleep":
+            time.sleep(float(argument))
         if order == "deaf":
             time.sleep(60)
 
@@ -98,6 +97,8 @@ def run_worker(a: Assignment) -> int:
             )
         )
         life.wait(BEAT_S)
+    if life.handing_over:
+        return os.EX_TEMPFAIL
     behave(data_dir / "behave" / "stopping", a.channel.id)
     flushed = data_dir / "flushed"
     flushed.mkdir(exist_ok=True)

@@ -91,6 +91,43 @@ def test_reload_adds_drops_and_alters_without_touching_the_others(instance: Inst
     assert [instance.board_index(name) for name in "ACDE"] == [0, 2, 3, 1], "places stay, a free one is used again"
 
 
+def test_reload_to_where_nothing_can_be_heard_is_refused(
+    instance: Instance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance.start()
+    before = instance.pids()
+    instance.interface = "nowhere0"
+    instance.write_config()
+    assert instance.command("reload") == EXIT_FAILURE
+    assert "nowhere0 does not exist" in capsys.readouterr().err
+    instance.beats(1)
+    assert instance.pids() == before
+    instance.interface = "127.0.0.1"
+    instance.write_config()
+    old = instance.sockets(before["A"])
+    assert instance.command("reload") == EXIT_OK
+    instance.wait(lambda: instance.pids()["C"] not in (0, before["C"]), "the last of the rolling restart")
+    assert instance.sockets(instance.pids()["A"]) not in ([], old)
+    assert len(instance.sockets(instance.pid)) == 3, "the old sockets are closed"
+    assert not (instance.data_dir / "flushed").exists()
+
+
+def test_channel_dropped_and_wanted_again_at_once_comes_back(instance: Instance) -> None:
+    instance.start()
+    instance.behave("B", "sleep 1", when="stopping")
+    for here in (False, True):
+        if here:
+            instance.channel("B", frequency_hz=2_500_000)
+        else:
+            instance.drop("B")
+        instance.write_config()
+        assert instance.command("reload") == EXIT_OK
+    instance.wait(lambda: instance.exists_as("B", ssrc=2_500_000), "B with its new SSRC")
+    assert instance.child("A").restarts == 0
+    assert instance.stop() == EXIT_OK
+    assert instance.segments() == []
+
+
 def test_sighup_with_a_bad_configuration_changes_nothing(instance: Instance) -> None:
     instance.start()
     before = instance.pids()
@@ -211,7 +248,7 @@ class urlopen_like_curl:  # noqa: N801
 def test_stuck_and_mad_clients_hold_up_nobody(instance: Instance) -> None:
     instance.start()
     path = instance.runtime / f"{instance.name}.control.sock"
-    silent = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(20)]
     try:
         for sock in silent:
             sock.setblocking(False)

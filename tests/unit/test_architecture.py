@@ -124,8 +124,9 @@ def test_no_circle_of_imports() -> None:
 
 
 def is_property(node: ast.stmt) -> bool:
-    """True for a property, whose name may say enough."""
-    return isinstance(node, ast.FunctionDef) and "property" in map(ast.unparse, node.decorator_list)
+    """True for a property's getter or setter, whose name may say enough."""
+    decorators = map(ast.unparse, node.decorator_list) if isinstance(node, ast.FunctionDef) else ()
+    return any(name == "property" or name.endswith(".setter") for name in decorators)
 
 
 @pytest.mark.parametrize("name", [name for name, path in MODULES.items() if path.stat().st_size])

@@ -64,7 +64,7 @@ def test_what_can_never_be_a_request_is_refused(data: bytes, status: int) -> Non
     assert caught.value.status == status
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=100).map(lambda b: request(b)))
+@given(st.binary(max_size=300) | st.binary(max_size=100).map(request))
 def test_any_bytes_are_a_request_or_incomplete_or_refused(data: bytes) -> None:
     try:
         found = parse_request(data)

@@ -12,6 +12,8 @@ from pipeline.ntp import wire
 from pipeline.ntp.wire import Ignored, Instant, Kiss, Limits, Refusal, Refused, Sample
 
 NONCE = bytes(range(1, 9))
+GOOD = Reply()
+RELAXED = Limits()
 RTT_NS = 20_000_000
 
 
@@ -25,7 +27,7 @@ def exchange(
     utc_ns: int = NOON_NS,
     rtt_ns: int = RTT_NS,
     jump_ns: int = 0,
-    limits: Limits = Limits(),
+    limits: Limits = RELAXED,
     forward_ns: int | None = None,
 ) -> wire.Outcome:
     """One exchange with a host that is `host_offset_s` ahead and whose clock jumps on the way."""
@@ -37,7 +39,7 @@ def exchange(
     return wire.check(packet, NONCE, sent, received, limits)
 
 
-def sample(reply: Reply = Reply(), **how: object) -> Sample:
+def sample(reply: Reply = GOOD, **how: object) -> Sample:
     outcome = exchange(reply, **how)  # type: ignore[arg-type]
     assert isinstance(outcome, Sample), outcome
     return outcome
@@ -172,8 +174,12 @@ def test_extension_fields_are_not_looked_at() -> None:
 
 def test_kiss_is_told_with_its_code() -> None:
     assert exchange(KISS_RATE) == Kiss("RATE")
-    assert exchange(replace(KISS_RATE, refid=b"X\0\xff\n")) == Kiss("X")
-    assert exchange(replace(KISS_RATE, refid=bytes(4))) == Kiss("none")
+    assert exchange(replace(KISS_RATE, refid=b"XFO\0")) == Kiss("XFO")
+
+
+@pytest.mark.parametrize("refid", [bytes(4), b"X\0\xff\n", b"\xff" * 4])
+def test_stratum_0_without_a_code_is_unsynchronised(refid: bytes) -> None:
+    assert refusal(replace(KISS_RATE, refid=refid)) is Refusal.UNSYNC
 
 
 def test_kiss_counts_whatever_its_stamps_say() -> None:

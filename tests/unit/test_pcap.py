@@ -112,6 +112,11 @@ def test_record_longer_than_any_capture_is_damage(tmp_path: Path) -> None:
         read(path)
 
 
+@pytest.mark.parametrize("cut", [1, 7, 8, 30])
+def test_packets_the_capture_cut_short_are_passed_over(cut: int) -> None:
+    assert parse_frame(build_frame(ONE)[:-cut], 1, 0) is None
+
+
 def test_fragments_and_other_protocols_are_passed_over() -> None:
     frame = bytearray(build_frame(ONE))
     assert parse_frame(bytes(frame), 1, 0) is not None

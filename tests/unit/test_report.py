@@ -196,7 +196,9 @@ def test_dead_supervisor_is_the_only_cause() -> None:
     s = snapshot(supervisor_exists=False, record=GOOD.replace(last_packet_monotonic_ns=NOW - 99 * S))
     assert health(s).level is Level.CRIT
     assert health(s).causes == ("supervisor (pid 99) is dead; start the instance again",)
-    assert status_json(s)["state"] == "stopped"
+    assert status_json(s)["state"] == status_json(s)["channels"][0]["state"] == "stopped"
+    assert lines(s)[0] == "default: CRIT, 0/1 up"
+    assert lines(s)[2].startswith("WWV_25_MHz  CRIT")
 
 
 def test_silent_supervisor_is_critical() -> None:

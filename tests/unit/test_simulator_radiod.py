@@ -313,6 +313,20 @@ def test_packets_over_several_blocks_and_seconds(bench: Open) -> None:
     check_payloads(b)
 
 
+def test_mute_sends_what_was_waiting_for_a_full_packet(bench: Open) -> None:
+    b = bench(FaultPlan(packet_frames=(500,), mutes=((0.1, 0.1),)))
+    b.go(0.5)
+    assert [(p.frames, p.marker) for p in b.rtp[:5]] == [
+        (500, True),
+        (500, False),
+        (500, False),
+        (100, False),
+        (500, True),
+    ]
+    assert (b.rtp[4].ts - b.rtp[3].ts) % TIMESTAMPS == 100 + 5 * 320
+    check_payloads(b)
+
+
 def test_start_timestamp_forces_a_wrap_in_mid_run(bench: Open) -> None:
     b = bench(FaultPlan(start_rtp=TIMESTAMPS - 1000))
     b.go(0.2)
@@ -443,6 +457,9 @@ def test_rate_change_restarts_timestamps_but_neither_sequence_nor_marker(bench: 
     after = b.rtp[25:]
     assert (after[0].seq, after[0].ts, after[0].marker, after[0].pt) == (25, TIMESTAMPS - 480, False, b.rtp[0].pt)
     assert b.truth().timelines[1].reason == "rate_change"
+    (ended,) = [e for e in b.truth().events if e["kind"] == "removed"]
+    assert (ended["timeline"], ended["reason"], ended["seq_next"]) == (0, "rate_change", 25)
+    assert ended["rtp_next"] == (b.rtp[24].ts + 320) % TIMESTAMPS
     assert b.truth().timelines[1].first_seq == 25
     check_payloads(b)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,22 +123,23 @@ def test_sample_clock_error_moves_ticks_in_frames_not_in_utc() -> None:
 
 
 def test_all_channels_differ_and_none_clips_or_is_silent() -> None:
-    seen: list[npt.NDArray[np.int16]] = []
+    noises: set[float] = set()
     for channel in WWV_CHU:
-        iq = wwv(MINUTE_NS, channel.frequency_hz, channel.name.startswith("CHU")).samples(0, 2 * RATE)
+        source = wwv(MINUTE_NS, channel.frequency_hz, channel.name.startswith("CHU"))
+        iq = source.samples(0, 2 * RATE)
         assert int(np.abs(iq.astype(int)).max()) < 32767
         assert iq.reshape(-1, 640).any(axis=1).all()
-        assert not any(np.array_equal(iq, other) for other in seen)
-        seen.append(iq)
+        noises.add(source.noise_lsb())
+    assert len(noises) == 9
 
 
 def test_carrier_moves_by_a_fraction_of_a_hertz() -> None:
-    iq = wwv().samples(0, 60 * RATE).astype(float)
-    z = (iq[:, 0] + 1j * iq[:, 1]).reshape(-1, RATE // 10).mean(axis=1)
+    iq = wwv().samples(0, 180 * RATE).astype(float)
+    z = (iq[:, 0] + 1j * iq[:, 1]).reshape(-1, RATE // 200).mean(axis=1)
     turns = np.unwrap(np.angle(z)) / (2 * np.pi)
-    hz = np.diff(turns[::10])
-    assert np.ptp(hz) > 0.01
-    assert float(np.abs(hz).max()) < 5.0
+    hz = np.diff(turns[::200])
+    assert np.ptp(hz) > 0.1
+    assert float(np.abs(hz).max()) < 2.0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import socket
@@ -21,7 +20,15 @@ from ka9q.status import decode_status_packet
 
 from helpers import new_names, wait_for
 from pipeline.simulator.signal import counter_value
-from pipeline.simulator.spec import WWV_CHU, ChannelSpec, FaultPlan, NtpServerSpec, SimulatorError, SimulatorSpec
+from pipeline.simulator.spec import (
+    WWV_CHU,
+    ChannelSpec,
+    FaultPlan,
+    NtpServerSpec,
+    SimulatorError,
+    SimulatorSpec,
+    spec_to_json,
+)
 from pipeline.simulator.station import Ready, run_simulator, running_simulator
 from pipeline.simulator.truth import Truth, expected_iq
 from pipeline.simulator.wire import RTP_HEADER, encode_samples, find_interface, receiver
@@ -89,6 +96,8 @@ def test_restart_changes_port_and_timeline_and_killing_keeps_the_truth(tmp_path:
     assert [t.source_port for t in truth.timelines] == [ports[0], ports[-1]]
     assert second.start_utc_ns - first.start_utc_ns == 500_000_000
     assert [e["seq"] for e in truth.events if e["kind"] == "packet"] == [5, 6]
+    assert [(t.generation, t.reason) for t in truth.timelines] == [(0, "start"), (1, "restart")]
+    assert [e["reason"] for e in truth.events if e["kind"] == "removed"] == ["restart"]
     assert again == 13
 
 
@@ -98,9 +107,10 @@ def test_child_ends_when_its_parent_dies() -> None:
         [
             sys.executable,
             "-c",
-            "import sys, time, pickle\n"
+            "import sys, time\n"
+            "from pipeline.simulator.spec import spec_from_json\n"
             "from pipeline.simulator.station import running_simulator\n"
-            "with running_simulator(pickle.load(sys.stdin.buffer)) as ready:\n"
+            "with running_simulator(spec_from_json(sys.stdin.read())) as ready:\n"
             "    print(ready.pid, flush=True)\n"
             "    time.sleep(60)\n",
         ],
@@ -109,7 +119,7 @@ def test_child_ends_when_its_parent_dies() -> None:
     )
     assert parent.stdin is not None and parent.stdout is not None
     try:
-        parent.stdin.write(pickle.dumps(wanted))
+        parent.stdin.write(spec_to_json(wanted).encode())
         parent.stdin.close()
         pid = int(parent.stdout.readline())
     finally:
@@ -157,8 +167,21 @@ def test_interface_is_found_by_name_and_address_and_missed_by_name() -> None:
     assert find_interface("lo").address == "127.0.0.1"
     assert find_interface("127.0.0.1").name == "lo"
     assert find_interface("127.3.2.1").name == "lo"
-    with pytest.raises(SimulatorError, match="there are lo"):
-        find_interface("nonsense")
+    for missing in ("nonsense", "198.51.100.7"):
+        with pytest.raises(SimulatorError, match="there are lo"):
+            find_interface(missing)
+
+
+def test_interface_is_found_by_any_address_of_this_machine() -> None:
+    """Linux knows the address it would send from; no packet is sent by connecting a UDP socket."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.7", 9))
+        except OSError:
+            pytest.skip("no interface but loopback")
+        address = probe.getsockname()[0]
+    found = find_interface(address)
+    assert (found.address, find_interface(found.name)) == (address, found)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,172 @@
+"""How one channel is doing, as its worker says it: to the board and in the process title."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.config import Channel
+from pipeline.minutefile import stamp
+from pipeline.radiod import ChannelStatus
+from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelState
+from pipeline.stream.cutter import Cutter
+from pipeline.stream.intake import Intake
+from pipeline.stream.journal import Kind
+from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, decode
+from pipeline.stream.timeline import MINUTE, SECOND, HostClock
+
+SILENT_AFTER_S = 2.0
+LEVEL_FRAMES = 2000
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a worker has done; the parts that count over all of a channel's workers come from its predecessor."""
+
+    started_ns: int
+    written: int = 0
+    dropped: int = 0
+    last_minute_s: int = 0
+    last_write_ns: int = UNKNOWN_NS
+    last_packet_ns: int = UNKNOWN_NS
+    last_status_ns: int = UNKNOWN_NS
+    completeness_pct: float = math.nan
+    write_ms: float = math.nan
+    failure: OSError | None = None
+
+    @classmethod
+    def after(cls, before: ChannelRecord, now_ns: int) -> Progress:
+        """The progress of a worker that goes on after the one that wrote `before`."""
+        return cls(
+            now_ns,
+            before.minutes_written,
+            before.minutes_dropped,
+            before.last_minute_utc_s,
+            before.last_write_monotonic_ns,
+            before.last_packet_monotonic_ns,
+            completeness_pct=before.completeness_pct,
+        )
+
+    def silent_ns(self, now_ns: int) -> int:
+        """Time since the last packet was taken; 0 when there never was one."""
+        return 0 if self.last_packet_ns == UNKNOWN_NS else max(0, now_ns - self.last_packet_ns)
+
+    def title(self, channel_id: str, lost: int) -> str:
+        """`WWV_10_MHz 14:03Z lost=0`."""
+        when = "--:--"
+        if self.last_minute_s:
+            text = stamp(self.last_minute_s * SECOND)
+            when = f"{text[9:11]}:{text[11:13]}"
+        return f"{channel_id} {when}Z lost={lost}"
+
+
+def describe(
+    channel: Channel,
+    intake: Intake,
+    cutter: Cutter,
+    progress: Progress,
+    buffer_bytes: int,
+    now_ns: int,
+    host: HostClock,
+    stopped: bool,
+) -> ChannelRecord:
+    """The channel's record at `now_ns` of CLOCK_MONOTONIC."""
+    source, epoch = intake.source, intake.epoch
+    anchor = cutter.anchor(epoch, host) if epoch is not None else None
+    now_utc = cutter.now_utc(progress.silent_ns(now_ns), host)
+    state, reason = (ChannelState.STOPPED, "") if stopped else _state(channel, intake, progress, now_ns)
+    return ChannelRecord(
+        heartbeat_monotonic_ns=now_ns,
+        started_monotonic_ns=progress.started_ns,
+        last_packet_monotonic_ns=progress.last_packet_ns,
+        last_status_monotonic_ns=progress.last_status_ns,
+        last_minute_utc_s=progress.last_minute_s,
+        last_write_monotonic_ns=progress.last_write_ns,
+        minutes_written=progress.written,
+        minutes_dropped=progress.dropped,
+        packets_received=intake.received,
+        packets_lost=source.lost,
+        packets_late=intake.late,
+        packets_duplicate=source.duplicates,
+        packets_reordered=intake.reordered,
+        packets_bad=source.bad,
+        anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
+        frequency_hz=float(channel.frequency_hz),
+        write_ms=progress.write_ms,
+        level_dbfs=_level_dbfs(intake, channel.encoding),
+        completeness_pct=progress.completeness_pct,
+        minute_fill_pct=_fill_pct(intake, now_utc),
+        pid=os.getpid(),
+        ssrc=channel.ssrc,
+        sample_rate_hz=epoch.rate_hz if epoch else channel.sample_rate_hz,
+        epoch_id=epoch.id if epoch else 0,
+        socket_buffer_bytes=buffer_bytes,
+        backlog=_backlog(cutter, now_utc),
+        state=state,
+        anchor_source=anchor.source if anchor else AnchorSource.NONE,
+        owned=int(isinstance(intake.last_status, ChannelStatus) and intake.last_status.is_ours),
+        encoding=ENCODING_NUMBERS.get(_encoding(intake, channel.encoding), 0),
+        name=channel.name,
+        reason=reason,
+    )
+
+
+def _state(channel: Channel, intake: Intake, progress: Progress, now_ns: int) -> tuple[ChannelState, str]:
+    failure = progress.failure
+    if failure is not None:
+        what = "disk full" if failure.errno == errno.ENOSPC else failure.strerror or str(failure)
+        return ChannelState.BLOCKED, f"minutes wait in memory: {what}"
+    where = f"{channel.data_address} ssrc {channel.ssrc}"
+    if intake.epoch is None:
+        what = "only unusable datagrams" if intake.source.bad else "no packet yet"
+        return ChannelState.STARTING, f"{what} from {where}"
+    silent_s = progress.silent_ns(now_ns) / SECOND
+    if silent_s > SILENT_AFTER_S:
+        return ChannelState.SILENT, f"no packets for {silent_s:.0f} s from {where}"
+    return ChannelState.RECORDING, ""
+
+
+def _backlog(cutter: Cutter, now_utc: int | None) -> int:
+    """Minutes that are over and not on disk."""
+    cut = cutter.outstanding
+    if cut is None or now_utc is None:
+        return 0
+    return max(1, (now_utc - cut.utc_ns) // MINUTE)
+
+
+def _fill_pct(intake: Intake, now_utc: int | None) -> float:
+    """Percent of the running minute that was received so far."""
+    epoch, source = intake.epoch, intake.source
+    if epoch is None or now_utc is None:
+        return math.nan
+    into = (now_utc % MINUTE) * epoch.rate_hz // SECOND
+    begin = max(source.end - into, epoch.first_timestamp)
+    missing = sum(max(0, min(h.end, source.end) - max(h.start, begin)) for h in source.holes if h.counted)
+    return 100.0 * max(0, source.end - begin - missing) / (60 * epoch.rate_hz)
+
+
+def _encoding(intake: Intake, default: str) -> str:
+    epoch = intake.epoch
+    return epoch.formats[-1][1] if epoch is not None and epoch.formats else default
+
+
+def _level_dbfs(intake: Intake, default: str) -> float:
+    """Mean power of the newest packet, dB relative to full scale; NaN when there is none to judge by."""
+    journal, encoding = intake.journal, _encoding(intake, default)
+    if journal.count == journal.first or encoding not in ENCODING_NUMBERS:
+        return math.nan
+    last = journal.records(max(journal.first, journal.count - 2))
+    data = last[last["kind"] == Kind.DATA]
+    if not len(data):
+        return math.nan
+    frames = min(int(data["length"][-1]) // bytes_per_frame(encoding), LEVEL_FRAMES)
+    if not frames:
+        return math.nan
+    iq = np.empty(frames, np.complex64)
+    decode(journal.payload(int(data["position"][-1]), int(data["length"][-1])), encoding, iq)
+    power = float(np.mean(iq.real**2 + iq.imag**2))
+    return 10 * math.log10(power) if power > 0 and math.isfinite(power) else math.nan

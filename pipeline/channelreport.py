@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Progress:
     completeness_pct: float = math.nan
     write_ms: float = math.nan
     failure: OSError | None = None
+    pid: int = field(default_factory=os.getpid)
 
     @classmethod
     def after(cls, before: ChannelRecord, now_ns: int) -> Progress:
@@ -100,7 +101,7 @@ def describe(
         level_dbfs=_level_dbfs(intake, channel.encoding),
         completeness_pct=progress.completeness_pct,
         minute_fill_pct=_fill_pct(intake, now_utc),
-        pid=os.getpid(),
+        pid=progress.pid,
         ssrc=channel.ssrc,
         sample_rate_hz=epoch.rate_hz if epoch else channel.sample_rate_hz,
         epoch_id=epoch.id if epoch else 0,

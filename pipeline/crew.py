@@ -49,11 +49,16 @@ class Child:
         self.name = name
         self.life = Life(limits)
         self.pid = 0
+        self._sent = Action.NOTHING
 
     def signal(self, action: Action) -> None:
         """Send what `action` stands for; a stopped process is continued so that it can obey."""
         if not self.pid:
             return
+        # A process that hangs in the kernel is killed again and again, and told of once.
+        if action in (Action.ABORT, Action.KILL) and action is not self._sent:
+            log.warning("%s[%d]: %s, sending %s", self.name, self.pid, self.life.reason, SIGNALS[action].name)
+        self._sent = action
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, SIGNALS[action])
             os.kill(self.pid, signal.SIGCONT)

@@ -168,7 +168,7 @@ class Lock:
         while (fd := _try_lock(path)) is None:
             pid = read_pid(instance)
             now = time.monotonic()
-            if pid is not None and alive(pid) and now > settle:
+            if pid is not None and alive(pid) and now > min(settle, deadline):
                 raise InstanceError(
                     f"instance {instance} is already running (pid {pid}); "
                     f"stop it with 'grape-pipeline stop' or choose another recorder.instance"

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pipeline import DISTRIBUTION, __version__
 from pipeline.config import Channel, Station
 from pipeline.records import NtpRecord
-from pipeline.stream.minute import Minute, Run
+from pipeline.stream.minute import Minute, Run, Segment
 from pipeline.stream.rtp import S16_SCALE, decode, decode_s16, is_s16, wrap32
 from pipeline.stream.timeline import SECOND
 
@@ -110,7 +110,13 @@ def build(minute: Minute, context: Context) -> dict[str, npt.NDArray[Any]]:
     arrays["session_id"] = context.session_id
     arrays["station_json"] = json.dumps(station)
     arrays["radiod_status_json"] = json.dumps(dict(context.status_detail))
-    return {name: value if isinstance(value, np.ndarray) else np.array(value) for name, value in arrays.items()}
+    return {name: _array(value) for name, value in arrays.items()}
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    """Integers are 64 bits wide also where the machine's own are not (32-bit Raspberry Pi OS)."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return np.asarray(value, np.int64 if whole else None)
 
 
 def _samples(minute: Minute, storage: str) -> dict[str, Any]:
@@ -126,8 +132,9 @@ def _legacy(minute: Minute, context: Context) -> dict[str, Any]:
     offset = context.ntp_view["offset_ms"]
     wall = math.nan
     if context.host.timestamp is not None:
-        since = (context.host.timestamp - minute.first_timestamp) / minute.rate_hz
-        wall = context.host.utc_ns / 1e9 - since
+        segment = _segment_of(minute, context.host.timestamp)
+        index = segment.index + context.host.timestamp - segment.timestamp
+        wall = context.host.utc_ns / 1e9 - index / minute.rate_hz
     return {
         "rtp_timestamp": wrap32(minute.first_timestamp),
         "rtp_ssrc": context.channel.ssrc,
@@ -205,6 +212,21 @@ def _counts(minute: Minute) -> dict[str, Any]:
     }
 
 
+def _segment_of(minute: Minute, timestamp: int) -> Segment:
+    """The timeline in the file that an extended timestamp is of, the last one in doubt."""
+    slack = minute.samples_per_packet  # the newest packet may reach beyond the minute's end
+    for segment in reversed(minute.segments):
+        if 0 <= timestamp - segment.timestamp <= segment.samples + slack:
+            return segment
+    return minute.segments[-1]
+
+
+def _label_ns(minute: Minute, timestamp: int) -> int:
+    """UTC by the file's labels of an extended timestamp; never across two timelines."""
+    segment = _segment_of(minute, timestamp)
+    return segment.utc_ns + round((timestamp - segment.timestamp) * SECOND / minute.rate_hz)
+
+
 def _clocks(minute: Minute, context: Context) -> dict[str, Any]:
     view, host = context.ntp_view, context.host
 
@@ -213,7 +235,7 @@ def _clocks(minute: Minute, context: Context) -> dict[str, Any]:
         return math.nan if value is None else float(value)
 
     known = host.timestamp is not None
-    residual = minute.anchor.utc_at(host.timestamp) - host.utc_ns if host.timestamp is not None else UNKNOWN
+    residual = _label_ns(minute, host.timestamp) - host.utc_ns if host.timestamp is not None else UNKNOWN
     return {
         "ntp_valid": bool(view["valid"]),
         "ntp_synced": bool(view["synced"]),

@@ -117,6 +117,7 @@ def _make_folder(folder: Path) -> None:
 def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise TypeError(f"{name}: an object array cannot be read without pickle")
+    array = np.asarray(array, order="C")
     info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     deflate = array.nbytes > SMALL and archive.level > 0
     info.compress_type = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
@@ -124,7 +125,7 @@ def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
     with archive.open(info, "w", force_zip64=array.nbytes > 1 << 31) as member:
         np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
         # Zero-length and zero-dimensional arrays have no buffer to look into.
-        flat: Any = np.ascontiguousarray(array).reshape(-1)
+        flat: Any = array.reshape(-1)
         member.write(memoryview(flat).cast("B") if array.ndim and array.size else array.tobytes())
 
 
@@ -177,7 +178,10 @@ def read(path: Path) -> dict[str, Any]:
         raise UnreadableFile(f"{path}: {_reason(error)}") from None
     values = {name: array.item() if array.ndim == 0 else array for name, array in loaded.items()}
     if "iq" not in values and "iq_int16" in values:
-        values["iq"] = int16_to_iq(values["iq_int16"], values.get("iq_scale", 1.0 / 32768.0))
+        pairs, scale = values["iq_int16"], values.get("iq_scale")
+        if np.shape(pairs)[1:] != (2,) or not isinstance(scale, float):
+            raise UnreadableFile(f"{path}: iq_int16 must be pairs and have an iq_scale")
+        values["iq"] = int16_to_iq(pairs, scale)
     return values
 
 

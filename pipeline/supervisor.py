@@ -218,8 +218,6 @@ class Supervisor:
             if action is Action.FORK:
                 self._fork(child)
             elif action is not Action.NOTHING:
-                if action in (Action.ABORT, Action.KILL):
-                    log.warning("%s[%d]: %s, sending %s", child.name, child.pid, child.life.reason, action.name)
                 child.signal(action)
             if child.life.state is not before:
                 self._publish_ns = now

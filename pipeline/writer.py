@@ -13,6 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline import npz
 from pipeline.config import Channel, Recorder
@@ -21,6 +25,8 @@ from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
 
 MAX_PARTS = 100
+# What makes two files of one minute the same one.
+MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns", "valid_samples")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,7 @@ class Writer:
         self._wake = wake
         self._thread: threading.Thread | None = None
         self._result: Written | None = None
+        self._fault: BaseException | None = None
 
     @property
     def busy(self) -> bool:
@@ -54,7 +61,11 @@ class Writer:
         self._thread.start()
 
     def poll(self, timeout_s: float = 0.0) -> Written | None:
-        """The finished job's result, once; None while it is not finished."""
+        """The finished job's result, once; None while it is not finished.
+
+        Raises what was wrong with the program itself: then nothing is known to be written
+        and the process must not go on as if it were.
+        """
         thread = self._thread
         if thread is None:
             return None
@@ -63,6 +74,8 @@ class Writer:
         if self._result is None:
             return None
         thread.join()
+        if self._fault is not None:
+            raise self._fault
         result, self._result, self._thread = self._result, None, None
         return result
 
@@ -75,25 +88,33 @@ class Writer:
                 paths.append(self._write(minute, context, number == 0))
         except OSError as failure:
             error = failure
-        finally:
-            self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
-            self._wake()
+        except MemoryError:
+            error = OSError(errno.ENOMEM, "no memory to write a minute")
+        except npz.FileExists as failure:
+            error = OSError(errno.EEXIST, str(failure))
+        except BaseException as failure:
+            self._fault = failure
+        self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
+        self._wake()
 
     def _write(self, minute: Minute, context: Context, main: bool) -> Path:
         folder = self._recorder.data_dir
         self._check_space(folder)
+        arrays = build(minute, context)
         path = minute_path(folder, self._channel, minute.utc_ns)
         number = 0
         while not main or path.exists():
-            if path.exists() and _same(path, minute):
-                # A predecessor wrote this very minute and died before it could say so.
+            if path.exists() and _same(path, arrays):
+                # A predecessor wrote this very minute and died before it could say so,
+                # perhaps before the name was on disk.
+                npz.sync_folder(path.parent)
                 return path
             number += 1
             path = part_path(folder, self._channel, minute.utc_ns, minute.rate_hz, number)
             main = True
             if number > MAX_PARTS:
                 raise OSError(errno.EEXIST, "too many parts of one minute", str(path))
-        npz.write(path, build(minute, context), self._recorder.compression_level)
+        npz.write(path, arrays, self._recorder.compression_level)
         return path
 
     def _check_space(self, folder: Path) -> None:
@@ -105,15 +126,21 @@ class Writer:
                 raise OSError(errno.ENOSPC, f"less than min_free_gb = {self._recorder.min_free_gb:g} left", str(folder))
 
 
-def _same(path: Path, minute: Minute) -> bool:
-    """True when a file holds this minute by the same mapping."""
+def _same(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> bool:
+    """True when a file holds these samples, every one, by the same mapping.
+
+    Anything less would lose samples: the same minute cut again after a restart of the
+    program has the same mapping but other samples.
+    """
     try:
         found = npz.read(path)
     except npz.UnreadableFile:
         return False
-    return (
-        found.get("sample_rate") == minute.rate_hz
-        and found.get("epoch_id") == minute.epoch_id
-        and found.get("rtp_timestamp") == minute.first_timestamp & 0xFFFF_FFFF
-        and found.get("sample0_utc_ns") == minute.anchor.utc_at(minute.first_timestamp)
+    if any(found.get(name) != arrays[name].item() for name in MAPPING):
+        return False
+    iq = arrays["iq"] if "iq" in arrays else npz.int16_to_iq(arrays["iq_int16"], arrays["iq_scale"].item())
+    # As bytes: a sample that is not a number equals itself.
+    return all(
+        np.asarray(found.get(name)).tobytes() == mine.tobytes()
+        for name, mine in (("iq", iq), ("iq_extra", arrays["iq_extra"]))
     )

@@ -96,7 +96,8 @@ def table(rows: list[Checked]) -> str:
         lines.append(
             f"{name:<15}{len(mine):>6}{complete:>9.2f}%{sum(r.gaps for r in mine):>6}{sum(r.lost for r in mine):>6}"
             f"{sum(r.wrong_samples for r in mine):>7}"
-            f"{max(r.label_error_ns for r in mine) / 1e6:>10.3f} ms{max(r.uncertainty_ns for r in mine) / 1e6:>11.3f} ms"
+            f"{max(r.label_error_ns for r in mine) / 1e6:>10.3f} ms"
+            f"{max(r.uncertainty_ns for r in mine) / 1e6:>11.3f} ms"
             f"  {states} {mine[-1].ntp_offset_ms:+.3f} ms"
         )
     return "\n".join(lines)

@@ -125,6 +125,14 @@ _PROBABILITY = click.FloatRange(0.0, 1.0)
     help="At T s nothing leaves for D s, then a burst.",
 )
 @click.option(
+    "--frontend-stall",
+    "frontend_stalls",
+    multiple=True,
+    metavar="T:D",
+    callback=_spans,
+    help="At T s no samples are made for D s, timestamps stand.",
+)
+@click.option(
     "--packet-frames",
     metavar="N,N...",
     callback=_frames,
@@ -167,6 +175,7 @@ def _spec(o: dict[str, Any]) -> SimulatorSpec:
         faults=_faults(o),
         restarts=o["restarts"],
         stalls=o["stalls"],
+        frontend_stalls=o["frontend_stalls"],
         jitter_ms=o["jitter_ms"],
         ppm=o["ppm"],
         clock_offset_s=o["clock_offset"],

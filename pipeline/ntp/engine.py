@@ -196,8 +196,8 @@ class Engine:
             kernel_synchronised=self._kernel is not None and self._kernel.synchronised,
             drift=drift,
             step_count=self._step_count,
-            truechimers=len(evaluation.selection.truechimers),
-            falsetickers=len(evaluation.selection.falsetickers),
+            truechimers=0 if outage else len(evaluation.selection.truechimers),
+            falsetickers=0 if outage else len(evaluation.selection.falsetickers),
         )
 
     def _daemon(self, now: Instant) -> Basis | None:

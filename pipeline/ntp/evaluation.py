@@ -48,7 +48,8 @@ def evaluate(peers: Sequence[Peer], config: Ntp, now: Instant, drift: Drift) -> 
     The majority itself is never relaxed. Servers whose very first answer is outstanding
     count as votes that may go either way.
     """
-    estimates = {p.index: e for p in peers if (e := p.estimate(now, drift)) is not None}
+    # A server that missed eight polls has no vote (RFC 5905 A.5.5.3), however young its last sample.
+    estimates = {p.index: e for p in peers if p.reach and (e := p.estimate(now, drift)) is not None}
     pending = sum(p.index not in estimates and p.first_poll and (p.pending or p.due(now.monotonic)) for p in peers)
     levels = [(NtpQuality.STRICT, config.strict)]
     if config.fallback:

@@ -109,6 +109,7 @@ class Peer:
         self.next_ns = grid.start_ns
         self.resolve_ns = grid.start_ns
         self.looked_up = False
+        self.lookup_failures = 0
         self.minimum_interval_s = 0.0
         self._grid = grid
         self._kiss_interval_s = 0.0

@@ -17,7 +17,9 @@ from pipeline.ntp.report import Counters, Note
 from pipeline.ntp.wire import Instant, Kiss, Refused, Sample
 
 SERVERS = "servers"  # the name of this source in the configuration
-RESOLVE_RETRY_NS = 60 * SECOND
+# A name that fails is tried again soon, as the network may just be coming up, then less often.
+RESOLVE_RETRY_NS = 5 * SECOND
+RESOLVE_RETRY_DOUBLINGS = 6
 # So many requests in a row unanswered by servers that used to answer are worth a look at
 # all the others, before it is their turn.
 SUSPICIOUS_MISSES = 3
@@ -117,6 +119,7 @@ class Pool:
         peer = self.peers[index]
         self._resolving.discard(index)
         peer.resolve_ns = now.monotonic + RESOLVE_AFTER_NS
+        peer.lookup_failures = 0
         peer.addresses = tuple(addresses)
         peer.unreachable.clear()
         if peer.address not in addresses or peer.dead or peer.misses:
@@ -126,7 +129,8 @@ class Pool:
         """The name has no address; an old one stays in use."""
         peer = self.peers[index]
         self._resolving.discard(index)
-        peer.resolve_ns = now.monotonic + RESOLVE_RETRY_NS
+        peer.resolve_ns = now.monotonic + (RESOLVE_RETRY_NS << min(peer.lookup_failures, RESOLVE_RETRY_DOUBLINGS))
+        peer.lookup_failures += 1
         if peer.address is None and peer.reason != reason:
             peer.reason = reason
             self._note(f"{peer.name}: {reason}", warning=True)

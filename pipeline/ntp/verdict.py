@@ -98,12 +98,14 @@ def basis_of_reading(reading: Reading) -> Basis:
 
 
 def basis_of_record(record: NtpRecord, now: Instant) -> Basis | None:
-    """The predecessor's last record, if it can be carried on: valid, and no step since.
+    """The predecessor's last record, if it can be carried on: valid, undisputed, and no step since.
 
     The record does not hold the raw clock, but realtime - monotonic at its publication;
     where that has changed the host was stepped or suspended meanwhile.
     """
-    if not record.valid or record.monotonic_ns == UNKNOWN_NS or not math.isfinite(record.offset_ms):
+    if not record.valid or record.flags & FLAG_DISAGREE:
+        return None
+    if record.monotonic_ns == UNKNOWN_NS or not math.isfinite(record.offset_ms):
         return None
     if abs((record.utc_ns - record.monotonic_ns) - (now.realtime - now.monotonic)) > 1_000_000:
         return None
@@ -144,7 +146,7 @@ class Judge:
         """The record of this moment."""
         if self._in_leap_second(now, view):
             return self._nothing(now, view, NtpState.UNSYNCED)
-        fresh, disagree = _choose(now, view)
+        fresh, disagree = _choose(now, view, self._tolerance_s)
         if fresh is not None:
             self._last = fresh
             self._measured_raw_ns = fresh.measured_raw_ns
@@ -222,13 +224,16 @@ class Judge:
         return False
 
 
-def _choose(now: Instant, view: View) -> tuple[Basis | None, bool]:
+def _choose(now: Instant, view: View, tolerance_s: float) -> tuple[Basis | None, bool]:
     """What to publish of what is fresh, and whether daemon and servers contradict each other."""
     if view.daemon is None or view.servers is None:
         return view.daemon or view.servers, False
+    daemon_s, servers_s = (basis.bound_at_s(now, view.drift) for basis in (view.daemon, view.servers))
     gap_s = abs(view.daemon.theta_s(now, view.drift) - view.servers.theta_s(now, view.drift))
-    allowed_s = view.daemon.bound_at_s(now, view.drift) + view.servers.bound_at_s(now, view.drift)
-    return (view.servers, True) if gap_s > allowed_s else (view.daemon, False)
+    if gap_s > daemon_s + servers_s:
+        return view.servers, True
+    # A chronyd that has just begun agrees with everybody to within seconds.
+    return view.servers if daemon_s > max(servers_s, tolerance_s) else view.daemon, False
 
 
 def _flags(view: View, disagree: bool) -> int:

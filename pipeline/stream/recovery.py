@@ -17,7 +17,7 @@ from pipeline.stream.intake import Intake, arrival_of
 from pipeline.stream.journal import FLAG_REORDERED, REASONS, Kind
 from pipeline.stream.minute import Records, encodings_of, in_order
 from pipeline.stream.rtp import bytes_per_frame, wrap16, wrap32
-from pipeline.stream.source import Admission, Hole
+from pipeline.stream.source import NOTHING_SEALED, Admission, Hole
 from pipeline.stream.timeline import Epoch
 
 
@@ -80,7 +80,10 @@ def _restore_source(intake: Intake, data: Records) -> None:
         source.admit_next(
             wrap16(packet.sequence), wrap32(packet.timestamp), packet.length, packet.origin, packet.arrival_ns
         )
-        source.holes, source.lost = _holes(rows, widths), lost
+        # As long as nothing was cut, the lowest packet at hand is the timeline's first.
+        fresh = epoch.cut == NOTHING_SEALED
+        before = [source.start_hole(int(rows["sequence"][0]), int(rows["timestamp"][0]))] if fresh else []
+        source.holes, source.lost = [*before, *_holes(rows, widths)], lost
         source.sealed = epoch.cut
         epoch.end, epoch.last_arrival_ns = source.end, source.arrival_ns
 

@@ -16,13 +16,15 @@ used only to tell a long silence of one timeline from the start of another.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any
 
+from pipeline.stream.candidates import Arrival, Candidate, Candidates, Origin
 from pipeline.stream.rtp import SEQUENCE_MODULUS, signed16, signed32
 
-Origin = tuple[str, int]
+__all__ = ["NOTHING_SEALED", "Admission", "Arrival", "Hole", "Origin", "Source"]
 
 # Runs that turn held packets into a timeline. A rate change or a jump of the same sender
 # is certain after three; another sender must keep on for 160 ms of radiod's 20 ms blocks
@@ -33,13 +35,20 @@ CONFIRM_ORIGIN = 8
 CONFIRM_REPEAT = 50
 CONFIRM_IDLE = 2
 IDLE_NS = 1_000_000_000
-# How far a held run may skip or reorder and still be one run.
-RUN_REORDER = 16
 # Sequence numbers before the first packet of a timeline that may still come after it.
 START_REORDER = 64
+# A packet so little behind the newest one was received before; one from further back, or
+# after a silence, may also be the start of a new timeline that looks like the old.
+REPEAT_WINDOW = 64
+# So many may be missing whatever their size; more must be worth the samples that are missing.
+ANY_SIZE = 64
 # Holes remembered; the oldest are forgotten first and their packets then count as duplicates.
 MAX_HOLES = 4096
+# The checkpoint has room for so many of them.
+KEPT_HOLES = 1500
 NOTHING_SEALED = -(1 << 62)
+# All encodings have two or four bytes per number.
+UNIT = 4
 
 
 class Admission(IntEnum):
@@ -47,10 +56,10 @@ class Admission(IntEnum):
 
     PLACE = 1  # at `Source.extended_timestamp` in the current epoch
     REORDERED = 2  # the same, but it came after a later one
-    HOLD = 3  # keep it aside
-    PROMOTE = 4  # hold it too, then begin a new epoch with everything held
+    HOLD = 3  # keep it aside, in the run `Source.held_number`
+    PROMOTE = 4  # keep it too, then begin a new epoch with that run
     DUPLICATE = 5
-    LATE = 6
+    LATE = 6  # it has its place, but what lies there was cut already
     BAD = 7
 
 
@@ -65,29 +74,6 @@ class Hole:
     counted: bool = True
 
 
-class Arrival(NamedTuple):
-    """One packet as it came: wire values, payload bytes, sender and time of arrival (CLOCK_REALTIME)."""
-
-    marker: bool
-    sequence: int
-    timestamp: int
-    length: int
-    origin: Origin
-    arrival_ns: int
-
-
-@dataclass(slots=True)
-class Held:
-    """A run of packets that may become a timeline."""
-
-    first: Arrival
-    last: Arrival
-    looks_repeated: bool
-    run: int = 1
-    packets: int = 1
-    strangers: int = 0
-
-
 @dataclass(slots=True)
 class Source:
     """The state of one SSRC; `admit` is the only way in. `rate_hz` is nominal, for plausibility only."""
@@ -99,6 +85,7 @@ class Source:
     sequence: int = 0
     timestamp: int = 0
     length: int = 0
+    before: int = 0
     end: int = 0
     arrival_ns: int = 0
     sealed: int = NOTHING_SEALED
@@ -107,14 +94,21 @@ class Source:
     bad: int = 0
     extended_sequence: int = 0
     extended_timestamp: int = 0
+    held_number: int = 0
     holes: list[Hole] = field(default_factory=list)
-    held: Held | None = None
+    candidates: Candidates = field(default_factory=Candidates)
     _next_sequence: int = 0
     _next_timestamp: int = 0
 
     def admit_next(self, sequence: int, timestamp: int, length: int, origin: Origin, arrival_ns: int) -> bool:
         """The common case, quickly: True if the packet is the very next one, which is then placed."""
-        if sequence != self._next_sequence or timestamp != self._next_timestamp or origin != self.origin:
+        if (
+            sequence != self._next_sequence
+            or timestamp != self._next_timestamp
+            or origin != self.origin
+            or length % UNIT
+            or self.end < self.sealed
+        ):
             return False
         self._place(self.sequence + 1, self.end, length, arrival_ns)
         return True
@@ -123,9 +117,12 @@ class Source:
         """Decide on one packet.
 
         After PLACE, REORDERED and LATE, `extended_sequence` and `extended_timestamp` are
-        the packet's. After PROMOTE the caller calls `begin` with the first held packet and
-        admits all held packets again.
+        the packet's. After PROMOTE the caller calls `begin` with the run's first packet and
+        admits all its packets again.
         """
+        if packet.length <= 0 or packet.length % UNIT:
+            self.bad += 1
+            return Admission.BAD
         if packet.origin != self.origin:
             return self._hold(packet, repeated=False)
         step = signed16(packet.sequence - self.sequence)
@@ -133,39 +130,33 @@ class Source:
         if step <= 0 and ahead > 60 * self.rate_hz and self._elapsed(ahead, packet.arrival_ns):
             # More than 2^15 packets are missing; the sequence number alone looks like an old one.
             step += SEQUENCE_MODULUS
-        return self._admit_ahead(packet, step, ahead) if step > 0 else self._admit_behind(packet, step)
+        return self._admit_ahead(packet, step) if step > 0 else self._admit_behind(packet, step)
 
     def _place(self, sequence: int, timestamp: int, length: int, arrival_ns: int) -> None:
         self.extended_sequence = self.sequence = sequence
         self.extended_timestamp = self.timestamp = timestamp
+        self.before = self.length
         self.length = length
         self.end = end = timestamp + length // self.bytes_per_frame
         self._next_sequence = (sequence + 1) & 0xFFFF
         self._next_timestamp = end & 0xFFFF_FFFF
         self.arrival_ns = arrival_ns
-        if self.held is not None:
-            self._discard_held()
+        if self.candidates.runs:
+            self._count_dropped(self.candidates.moved(self.origin))
 
-    def _discard_held(self) -> None:
-        held, self.held = self.held, None
-        if held is not None:
-            if held.looks_repeated:
-                self.duplicates += held.packets
+    def _count_dropped(self, runs: list[Candidate]) -> None:
+        for run in runs:
+            if run.looks_repeated:
+                self.duplicates += run.packets
             else:
-                self.bad += held.packets
+                self.bad += run.packets
 
-    def _admit_ahead(self, packet: Arrival, step: int, ahead: int) -> Admission:
-        if step == 1:
-            # The distance to the packet before says how wide its samples are, whatever was announced.
-            frames = signed32(packet.timestamp - self.timestamp)
-            for width in (4, 8):
-                if width != self.bytes_per_frame and frames * width == self.length:
-                    self.bytes_per_frame = width
-                    self._place(self.sequence + 1, self.timestamp + frames, packet.length, packet.arrival_ns)
-                    return Admission.PLACE
+    def _admit_ahead(self, packet: Arrival, step: int) -> Admission:
+        self._learn_width(packet, step)
+        ahead = signed32(packet.timestamp - self.end)
         lost = self._lost(step, ahead)
         plausible = ahead >= 0 and (
-            ahead <= self.rate_hz
+            (ahead <= self.rate_hz and (lost <= ANY_SIZE or 4 * ahead >= lost * self._usual_frames()))
             or (step == 1 and packet.marker)
             or self._fits(lost, ahead)
             or self._elapsed(ahead, packet.arrival_ns)
@@ -177,21 +168,35 @@ class Source:
             self._open_hole(Hole(first, first + lost, self.end, self.end + ahead))
             self.lost += lost
         self._place(first + lost, self.end + ahead, packet.length, packet.arrival_ns)
-        return Admission.PLACE
+        return Admission.LATE if self.end <= self.sealed else Admission.PLACE
+
+    def _learn_width(self, packet: Arrival, step: int) -> None:
+        """The distance to the packet before says how wide its samples are, whatever was announced."""
+        frames = signed32(packet.timestamp - self.timestamp)
+        for width in (4, 8):
+            # Between packets that do not follow each other, only that narrow samples would overlap.
+            exact = step == 1 and frames * width == self.length
+            overlap = width == 8 and self.length <= frames * 8 and frames * 4 < self.length
+            if width != self.bytes_per_frame and (exact or overlap):
+                self.bytes_per_frame = width
+                self.end = self.timestamp + self.length // width
+                return
+
+    def _usual_frames(self) -> int:
+        # radiod splits a block into packets of unequal size (180 + 140).
+        return max(1, (self.length + (self.before or self.length)) // (2 * self.bytes_per_frame))
 
     def _lost(self, step: int, ahead: int) -> int:
         """Packets missing before this one: known modulo 2^16, the timestamps tell which multiple."""
-        lost = step - 1
-        if not lost:
-            return 0
-        frames = max(1, self.length // self.bytes_per_frame)
-        wraps = round((ahead / frames - lost) / SEQUENCE_MODULUS)
-        return lost + max(0, wraps) * SEQUENCE_MODULUS
+        lost, frames = step - 1, self._usual_frames()
+        wraps = round((ahead / frames - lost) / SEQUENCE_MODULUS) if lost else 0
+        more = lost + wraps * SEQUENCE_MODULUS
+        # Much more time than packets: the stream was mute besides.
+        return more if wraps > 0 and abs(more * frames - ahead) <= ahead // 32 else lost
 
     def _fits(self, lost: int, ahead: int) -> bool:
         """True when `lost` packets of about the usual size fill `ahead` samples."""
-        frames = max(1, self.length // self.bytes_per_frame)
-        # radiod splits a block into packets of unequal size (180 + 140); the last one seen may be either.
+        frames = self._usual_frames()
         return lost > 0 and 0.5 * lost * frames <= ahead <= 2 * lost * frames + self.rate_hz // 10
 
     def _elapsed(self, ahead: int, arrival_ns: int) -> bool:
@@ -204,30 +209,38 @@ class Source:
         at = self.timestamp + signed32(packet.timestamp - self.timestamp)
         stop = at + packet.length // self.bytes_per_frame
         hole = self._hole_of(extended)
-        if hole is None or at < hole.start or stop > hole.end:
+        if hole < 0 or at < self.holes[hole].start or stop > self.holes[hole].end:
+            if hole < 0 and self._just_received(packet, step, at):
+                self.duplicates += 1
+                return Admission.DUPLICATE
             return self._hold(packet, repeated=at <= self.timestamp)
+        counted = self.holes[hole].counted
         self._fill(hole, extended, at, stop)
         self.extended_sequence, self.extended_timestamp = extended, at
         if stop <= self.sealed:
             return Admission.LATE
-        if hole.counted:
+        # A packet that reaches over the seal is in its minute's file as lost.
+        if counted and at >= self.sealed:
             self.lost -= 1
         return Admission.REORDERED
+
+    def _just_received(self, packet: Arrival, step: int, at: int) -> bool:
+        near = -REPEAT_WINDOW <= step <= 0 and self.timestamp - self.rate_hz <= at <= self.timestamp
+        return near and packet.arrival_ns - self.arrival_ns <= IDLE_NS
 
     def _open_hole(self, hole: Hole) -> None:
         self.holes.append(hole)
         if len(self.holes) > MAX_HOLES:
             del self.holes[: MAX_HOLES // 2]
 
-    def _hole_of(self, sequence: int) -> Hole | None:
-        for hole in reversed(self.holes):
-            if hole.first <= sequence < hole.stop:
-                return hole
-        return None
+    def _hole_of(self, sequence: int) -> int:
+        """Where in `holes`, which are in order, a sequence number is missing; -1 = nowhere."""
+        at = bisect_right(self.holes, sequence, key=lambda hole: hole.first) - 1
+        return at if at >= 0 and sequence < self.holes[at].stop else -1
 
-    def _fill(self, hole: Hole, sequence: int, start: int, end: int) -> None:
+    def _fill(self, at: int, sequence: int, start: int, end: int) -> None:
         """Take one packet out of a hole; what is left are at most two smaller ones."""
-        at = self.holes.index(hole)
+        hole = self.holes[at]
         parts = [
             Hole(hole.first, sequence, hole.start, start, hole.counted),
             Hole(sequence + 1, hole.stop, end, hole.end, hole.counted),
@@ -239,49 +252,41 @@ class Source:
         self.holes = [hole for hole in self.holes if hole.end > before]
 
     def _hold(self, packet: Arrival, repeated: bool) -> Admission:
-        held = self.held
-        if held is None or not self._continues(held, packet):
-            if held is not None and held.run > 1 and held.strangers < held.run:
-                # A run that has begun well is not given up for the first stranger.
-                held.strangers += 1
-                self.bad += 1
-                return Admission.BAD
-            self._discard_held()
-            self.held = Held(first=packet, last=packet, looks_repeated=repeated)
-            # A stream that was never heard has nothing to contradict it.
-            return Admission.PROMOTE if self.origin is None else Admission.HOLD
-        held.packets += 1
-        if signed16(packet.sequence - held.last.sequence) > 0:
-            held.run += 1
-            held.last = packet
-        return Admission.PROMOTE if held.run >= self._needed(held, packet.arrival_ns) else Admission.HOLD
+        if self.candidates.repeated(packet):
+            self.duplicates += 1
+            return Admission.DUPLICATE
+        run = self.candidates.find(packet, self.rate_hz // 50)
+        if run is None:
+            run, dropped = self.candidates.start(packet, repeated)
+            self._count_dropped(dropped)
+        else:
+            run.add(packet)
+        self.held_number = run.number
+        # A stream that was never heard has nothing to contradict it.
+        needed = 1 if self.origin is None else self._needed(run, packet.arrival_ns)
+        return Admission.PROMOTE if run.run >= needed else Admission.HOLD
 
-    def _continues(self, held: Held, packet: Arrival) -> bool:
-        step = signed16(packet.sequence - held.last.sequence)
-        frames = signed32(packet.timestamp - held.last.timestamp)
-        if packet.origin != held.last.origin or not -RUN_REORDER <= step <= RUN_REORDER or step == 0:
-            return False
-        widest = max(held.last.length // 4, self.rate_hz // 50) * abs(step)
-        return 0 < frames * (1 if step > 0 else -1) <= widest
-
-    def _needed(self, held: Held, arrival_ns: int) -> int:
+    def _needed(self, run: Candidate, arrival_ns: int) -> int:
         if arrival_ns - self.arrival_ns > IDLE_NS:
             return CONFIRM_IDLE
-        if held.last.origin != self.origin:
+        if run.last.origin != self.origin:
             return CONFIRM_ORIGIN
-        return CONFIRM_REPEAT if held.looks_repeated else CONFIRM_JUMP
+        return CONFIRM_REPEAT if run.looks_repeated else CONFIRM_JUMP
 
-    def pending(self) -> bool:
-        """True when a held run would be taken for a timeline if nothing else came."""
-        held = self.held
-        return held is not None and held.run >= CONFIRM_IDLE and not held.looks_repeated
+    def give_up_held(self) -> None:
+        """There is no room for packets that may be nothing."""
+        self._count_dropped(self.candidates.clear())
 
-    def reason(self) -> str:
-        """Why the held run is a new epoch: one of the names that the files use."""
-        held = self.held
-        if self.origin is None or held is None:
+    def pending(self) -> Candidate | None:
+        """The run that would be taken for a timeline if nothing else came."""
+        runs = [run for run in self.candidates.runs if run.run >= CONFIRM_IDLE and not run.looks_repeated]
+        return max(runs, key=lambda run: run.run, default=None)
+
+    def reason(self, run: Candidate) -> str:
+        """Why the run is a new epoch: one of the names that the files use."""
+        if self.origin is None:
             return "start"
-        if held.first.origin != self.origin or (held.first.marker and held.first.sequence < START_REORDER):
+        if run.first.origin != self.origin or (run.first.marker and run.first.sequence < START_REORDER):
             return "radiod_restart"
         return "timestamp_jump"
 
@@ -289,13 +294,32 @@ class Source:
         """Start `epoch`, an RTP timeline whose first packet is `first`; admit it next."""
         self.epoch = epoch
         self.origin = first.origin
-        self.held = None
         self.sealed = NOTHING_SEALED
         # Extended values begin at the wire's, so that they differ from it by whole wraps only.
-        self.sequence, self.timestamp, self.length = first.sequence - 1, first.timestamp, 0
+        self.sequence, self.timestamp, self.length, self.before = first.sequence - 1, first.timestamp, 0, 0
         self.end = first.timestamp
         self._next_sequence, self._next_timestamp = first.sequence, first.timestamp
         self.arrival_ns = first.arrival_ns
-        reach = START_REORDER * max(1, self.rate_hz // 50)
+        reach = START_REORDER * max(1, self.rate_hz // 50, first.length // self.bytes_per_frame)
         at = first.timestamp
         self.holes = [Hole(first.sequence - START_REORDER, first.sequence, at - reach, at, counted=False)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything a successor needs, as plain values."""
+        holes = [[h.first, h.stop, h.start, h.end, int(h.counted)] for h in self.holes[-KEPT_HOLES:]]
+        state = {name: getattr(self, name) for name in _PLAIN}
+        return {**state, "holes": holes, "candidates": self.candidates.to_json()}
+
+    def load_json(self, state: dict[str, Any]) -> None:
+        """Become the source that `to_json` described."""
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.origin = (state["origin"][0], state["origin"][1]) if state["origin"] else None
+        self.holes = [Hole(first, stop, start, end, bool(counted)) for first, stop, start, end, counted in state["holes"]]
+        self.candidates = Candidates.from_json(state["candidates"])
+
+
+_PLAIN = (
+    "rate_hz", "bytes_per_frame", "epoch", "origin", "sequence", "timestamp", "length", "before", "end", "arrival_ns",
+    "sealed", "lost", "duplicates", "bad", "_next_sequence", "_next_timestamp",
+)  # fmt: skip

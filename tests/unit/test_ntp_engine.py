@@ -164,6 +164,18 @@ class TestOutage:
             server.up = False
         w.run(8)
         assert w.record.state == NtpState.HOLDOVER
+        assert (w.record.valid, w.record.synced, w.record.truechimers) == (1, 1, 0)
+
+    def test_server_that_missed_eight_polls_has_no_vote(self) -> None:
+        w = world(4, lan=True)
+        w.run(15)
+        w.servers[0].up = False
+        w.run(60)
+        assert w.record.truechimers == 4, "its samples are young"
+        w.run(30)
+        row = w.reports[-1][1].rows[0]
+        assert w.record.truechimers == 3
+        assert (row.state, row.reason, row.reach) == (RowState.UNUSABLE, "timeout", 0)
 
     def test_disagreement_is_no_outage(self) -> None:
         w = world(4, lan=True)

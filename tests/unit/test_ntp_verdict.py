@@ -173,6 +173,12 @@ class TestDaemon:
         assert (record.valid, record.synced, record.state) == (1, 0, NtpState.UNSYNCED)
         assert record.offset_ms == pytest.approx(0.0) and record.source == "servers:a"
 
+    def test_that_knows_less_than_the_servers_is_not_the_source_yet(self) -> None:
+        view = View(daemon=daemon(0.0, bound_s=0.3), servers=servers(0.0))
+        record = Judge(CONFIG).judge(at(0), view)
+        assert (record.source, record.synced) == ("servers:a", 1)
+        assert not Judge(CONFIG).judge(at(0), replace(view, servers=servers(0.0, bound_s=0.4))).synced
+
     def test_reading_ages_like_everything(self) -> None:
         record = Judge(CONFIG).judge(at(10), View(daemon=daemon(0.001), drift=Drift(0.0, 15e-6)))
         assert record.uncertainty_ms == pytest.approx(1.15)
@@ -234,3 +240,4 @@ class TestSuccessor:
     def test_not_of_nothing(self) -> None:
         assert basis_of_record(NtpRecord(), at(0)) is None
         assert basis_of_record(self.record().replace(valid=0), at(0)) is None
+        assert basis_of_record(self.record().replace(flags=FLAG_DISAGREE), at(0)) is None, "it was not synced"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,19 @@ def test_restart_changes_port_and_timeline_and_killing_keeps_the_truth(tmp_path:
     assert [(t.generation, t.reason) for t in truth.timelines] == [(0, "start"), (1, "restart")]
     assert [e["reason"] for e in truth.events if e["kind"] == "removed"] == ["restart"]
     assert again == 13
+
+
+def test_ntp_servers_end_with_a_killed_simulator() -> None:
+    def is_free(address: tuple[str, int]) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+            probe.bind(address)
+            return True
+        return False
+
+    with running_simulator(spec(channels=(), ntp_servers=(NtpServerSpec(),))) as ready:
+        assert not is_free(ready.ntp_addresses[0])
+        os.kill(ready.pid, signal.SIGKILL)
+        wait_for(lambda: is_free(ready.ntp_addresses[0]), 10, "the NTP servers' end")
 
 
 def test_child_ends_when_its_parent_dies() -> None:

@@ -1,8 +1,8 @@
 """grape-pipeline: radiod's IQ streams become one NPZ file per channel and UTC minute.
 
 What can be wrong about time or order is a pure function of its arguments
-(`pipeline.stream`, `pipeline.ntp`, `pipeline.restarts`); what can hang or die is a
-process of its own (`pipeline.supervisor`, `pipeline.worker`, `pipeline.ntp.monitor`).
+(`pipeline.stream`, `pipeline.ntp`, `pipeline.supervision.restarts`); what can hang or die is a
+process of its own (`pipeline.supervision.supervisor`, `pipeline.worker`, `pipeline.ntp.monitor`).
 """
 
 __version__ = "0.1.0"

@@ -15,10 +15,10 @@ import click
 from pipeline import EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, PipelineError
 from pipeline.cli.common import config_option, load
 from pipeline.config import ConfigError
-from pipeline.control import ask
-from pipeline.instance import instances, locked, running_pid, socket_path
 from pipeline.records import ChildRecord, ChildState
 from pipeline.shm import Board
+from pipeline.supervision.control import ask
+from pipeline.supervision.instance import instances, locked, running_pid, socket_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +79,7 @@ def start(config_path: Path | None, instance: str | None, detach: bool) -> int:
     config = load(config_path)
     if instance:
         config = replace(config, recorder=replace(config.recorder, instance=instance))
-    from pipeline import service  # brings numpy with it, which no other command here needs
+    from pipeline.supervision import service  # brings numpy with it, which no other command here needs
 
     if not detach:
         return service.serve(config)

@@ -10,10 +10,10 @@ from pipeline import EXIT_NOT_RUNNING
 from pipeline.cli.common import config_option, json_option, load, print_json
 from pipeline.cli.service import find_instance, instance_option
 from pipeline.config import Config, ConfigError
-from pipeline.report import health, lines
-from pipeline.report_json import status_json, stopped_json
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.snapshot import take
+from pipeline.supervision.report import health, lines
+from pipeline.supervision.report_json import status_json, stopped_json
+from pipeline.supervision.snapshot import take
 
 
 @click.command()

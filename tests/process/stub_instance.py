@@ -18,13 +18,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import PipelineError, service
+from pipeline import PipelineError
 from pipeline.config import Channel, Ntp, Radiod, Recorder, load_config
 from pipeline.logs import setup_logging
-from pipeline.parts import Assignment, Parts
 from pipeline.process import Lifeline, set_name
 from pipeline.records import ChannelRecord, ChannelState, NtpRecord, NtpState
 from pipeline.shm import Board, Segment, SharedMemoryError, segment_name
+from pipeline.supervision import service
+from pipeline.supervision.parts import Assignment, Parts
 
 log = logging.getLogger(__name__)
 

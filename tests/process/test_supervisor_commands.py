@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import EXIT_CONFIG, EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE
-from pipeline.control import ask
 from pipeline.records import ChildState
+from pipeline.supervision.control import ask
 from tests.process import instance_fixture
 
 Instance = instance_fixture.Instance

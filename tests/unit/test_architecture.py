@@ -24,16 +24,20 @@ MODULES = {
 }
 
 PURE = (
-    "config", "schema", "addresses", "records", "restarts", "report", "changes", "stream", "stream.*",
-    "packet_filter", "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
+    "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "supervision.restarts",
+    "supervision.report", "supervision.report_json", "supervision.changes",
+    "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
     "ntp.verdict", "simulator.spec", "simulator.signal", "simulator.faults",
 )  # fmt: skip
 # Top first; what is in no layer is an edge.
 LAYERS = (
     ("cli", "cli.*", "__main__"),
     ("demo", "replay"),
-    ("service", "supervisor", "control_api", "keeper", "crew", "rolling", "publication", "radiod_guard", "parts"),
-    ("worker", "receiver", "ntp.monitor"),
+    ("supervision.service",),
+    ("supervision.supervisor", "supervision.control_api"),
+    ("supervision.crew", "supervision.rolling", "supervision.publication", "supervision.radiod_guard"),
+    ("supervision.parts",),
+    ("worker", "channelreport", "receiver", "writer", "ntp.monitor"),
 )
 # What makes streams up, and what only runs on made-up streams.
 SIMULATION = ("simulator", "simulator.*", "replay", "demo")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.changes import Change, Plan, plan
 from pipeline.config import Channel, Config, Logging, Ntp, Radiod, Recorder, Station, Supervision
+from pipeline.supervision.changes import Change, Plan, plan
 
 A, B, C = (Channel(name, 1e6 * i, i) for i, name in enumerate("ABC", start=1))
 OLD = Config(channels=(A, B))

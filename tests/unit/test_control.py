@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.control import (
+from pipeline.supervision.control import (
     DEADLINE_NS,
     MAX_REQUEST,
     ControlError,

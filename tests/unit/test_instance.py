@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import instance as module
-from pipeline.instance import (
+from pipeline.shm import Board, Segment, segment_name
+from pipeline.supervision import instance as module
+from pipeline.supervision.instance import (
     InstanceError,
     Lock,
     alive,
@@ -25,7 +26,6 @@ from pipeline.instance import (
     running_pid,
     runtime_dir,
 )
-from pipeline.shm import Board, Segment, segment_name
 
 
 @pytest.fixture(autouse=True)

@@ -146,6 +146,8 @@ class TestOutage:
         heard = min(t for s in w.servers for t in s.asked_s if t > 965)
         assert back - heard < 10, "within one cycle of the first answer"
         assert back < 965 + 20
+        asked = sum(any(back - 1 < t < back + 1 for t in s.asked_s) for s in w.servers)
+        assert asked >= 8, "all that were left alone for 16 s"
 
     def test_retries_hit_idle_servers_only(self) -> None:
         w = world(5)

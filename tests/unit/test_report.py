@@ -20,7 +20,7 @@ from pipeline.records import (
     NtpRecord,
     NtpState,
 )
-from pipeline.report import (
+from pipeline.supervision.report import (
     Level,
     Process,
     Row,
@@ -32,7 +32,7 @@ from pipeline.report import (
     ntp_cause,
     supervisor_title,
 )
-from pipeline.report_json import status_json, stopped_json
+from pipeline.supervision.report_json import status_json, stopped_json
 
 S = 1_000_000_000
 NOW = 1_000 * S

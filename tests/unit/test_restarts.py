@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import EXIT_CONFIG
 from pipeline.records import UNKNOWN_NS, ChildState
-from pipeline.restarts import SECOND_NS, Action, Life, Limits, describe
+from pipeline.supervision.restarts import SECOND_NS, Action, Life, Limits, describe
 
 LIMITS = Limits(
     backoff_initial_s=1, backoff_max_s=60, stable_after_s=30, heartbeat_timeout_s=10, abort_grace_s=2, stop_grace_s=20

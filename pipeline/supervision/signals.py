@@ -6,8 +6,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from pipeline.child import LEVEL_SIGNAL
 from pipeline.process import STOP_SIGNALS
+from pipeline.supervision.child import LEVEL_SIGNAL
 
 # SIGIO: the control socket is ready. The level's is blocked for the children, until they have a handler.
 SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL})

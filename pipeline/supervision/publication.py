@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from pipeline.crew import Child, Seat
-from pipeline.notify import Notifier
 from pipeline.process import set_name
 from pipeline.records import ChildRecord, ChildState
-from pipeline.report import supervisor_title, up_text
-from pipeline.restarts import SECOND_NS
 from pipeline.shm import Board
+from pipeline.supervision.crew import Child, Seat
+from pipeline.supervision.notify import Notifier
+from pipeline.supervision.report import supervisor_title, up_text
+from pipeline.supervision.restarts import SECOND_NS
 
 
 class Publisher:

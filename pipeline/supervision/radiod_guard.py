@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from pipeline.config import Channel, Radiod
-from pipeline.crew import reason_of
-from pipeline.parts import Control
 from pipeline.records import ChannelRecord
+from pipeline.supervision.crew import reason_of
+from pipeline.supervision.parts import Control
 
 log = logging.getLogger(__name__)
 

@@ -16,23 +16,24 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from pipeline import EXIT_OK, EXIT_USAGE, PipelineError, signals
-from pipeline.changes import Plan, plan
-from pipeline.child import LEVEL_SIGNAL, SharedLevel, spawn
+from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
 from pipeline.config import Channel, Config
-from pipeline.control import ControlServer, Handler
-from pipeline.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
-from pipeline.instance import check_data_dir
 from pipeline.logs import effective_level
-from pipeline.notify import Notifier
-from pipeline.parts import Assignment, Parts, Sockets
 from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
-from pipeline.publication import Publisher
-from pipeline.radiod_guard import RadiodGuard
 from pipeline.records import ChannelRecord, ChildState
-from pipeline.restarts import SECOND_NS, Action
-from pipeline.rolling import Rolling
 from pipeline.shm import Board
+from pipeline.supervision import signals
+from pipeline.supervision.changes import Plan, plan
+from pipeline.supervision.child import LEVEL_SIGNAL, SharedLevel, spawn
+from pipeline.supervision.control import ControlServer, Handler
+from pipeline.supervision.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
+from pipeline.supervision.instance import check_data_dir
+from pipeline.supervision.notify import Notifier
+from pipeline.supervision.parts import Assignment, Parts, Sockets
+from pipeline.supervision.publication import Publisher
+from pipeline.supervision.radiod_guard import RadiodGuard
+from pipeline.supervision.restarts import SECOND_NS, Action
+from pipeline.supervision.rolling import Rolling
 
 log = logging.getLogger(__name__)
 

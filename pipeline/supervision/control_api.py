@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline import PipelineError
-from pipeline.control import Handler, Reply
-from pipeline.report import Level, health
-from pipeline.report_json import status_json
-from pipeline.snapshot import take
+from pipeline.supervision.control import Handler, Reply
+from pipeline.supervision.report import Level, health
+from pipeline.supervision.report_json import status_json
+from pipeline.supervision.snapshot import take
 
 if TYPE_CHECKING:
-    from pipeline.supervisor import Supervisor
+    from pipeline.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

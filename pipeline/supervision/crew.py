@@ -12,14 +12,14 @@ import os
 import signal
 
 from pipeline import EXIT_OK, PipelineError
-from pipeline.changes import Plan
 from pipeline.config import Channel, Config, Radiod
-from pipeline.instance import SHM_DIR
-from pipeline.parts import Parts, Sockets
 from pipeline.process import HAND_OVER_SIGNAL
 from pipeline.records import ChildRecord
-from pipeline.restarts import Action, Life, Limits, describe
 from pipeline.shm import Segment, segment_name, unlink
+from pipeline.supervision.changes import Plan
+from pipeline.supervision.instance import SHM_DIR
+from pipeline.supervision.parts import Parts, Sockets
+from pipeline.supervision.restarts import Action, Life, Limits, describe
 
 log = logging.getLogger(__name__)
 

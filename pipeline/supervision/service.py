@@ -17,18 +17,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline import EXIT_FAILURE, EXIT_SOFTWARE, PipelineError, signals
-from pipeline.child import SharedLevel
+from pipeline import EXIT_FAILURE, EXIT_SOFTWARE, PipelineError
 from pipeline.config import Config
-from pipeline.control import ControlServer
-from pipeline.control_api import make_handler
-from pipeline.instance import InstanceError, Lock, check_data_dir, clear_stale_board, leftovers, socket_path
 from pipeline.logs import effective_level
-from pipeline.notify import Notifier
-from pipeline.parts import Parts, real_parts
 from pipeline.process import set_name
 from pipeline.shm import Board
-from pipeline.supervisor import Supervisor
+from pipeline.supervision import signals
+from pipeline.supervision.child import SharedLevel
+from pipeline.supervision.control import ControlServer
+from pipeline.supervision.control_api import make_handler
+from pipeline.supervision.instance import InstanceError, Lock, check_data_dir, clear_stale_board, leftovers, socket_path
+from pipeline.supervision.notify import Notifier
+from pipeline.supervision.parts import Parts, real_parts
+from pipeline.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

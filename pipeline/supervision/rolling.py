@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from pipeline.crew import Seat
 from pipeline.records import UNKNOWN_NS, ChildState
-from pipeline.restarts import SECOND_NS
+from pipeline.supervision.crew import Seat
+from pipeline.supervision.restarts import SECOND_NS
 
 # A channel that cannot come up must not keep the others from their turn.
 PATIENCE_NS = 60 * SECOND_NS

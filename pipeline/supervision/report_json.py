@@ -17,7 +17,7 @@ from pipeline.records import (
     ChildState,
     none_if_nan,
 )
-from pipeline.report import (
+from pipeline.supervision.report import (
     Level,
     Row,
     Snapshot,

@@ -67,7 +67,7 @@ class Engine:
         self._heartbeat_ns: int | None = None
         self._round_open = False
         self._step_count = 0
-        self._samples_before_cycle = 0
+        self._agreeing: frozenset[int] = frozenset()
         self._shown: tuple[object, ...] = ()
         self._row_states: dict[str, RowState] = {}
 
@@ -135,9 +135,6 @@ class Engine:
         self._heartbeat_ns = self._cycle_ns
         self._cycle_ns = self._grid.next_cycle(now.monotonic)
         self._local_due = self._local_sources()
-        if self.counters.cycles and len(self.pool) and self.counters.samples == self._samples_before_cycle:
-            self.counters.starved_cycles += 1
-        self._samples_before_cycle = self.counters.samples
         self.counters.cycles += 1
         if self.counters.cycles > STARTING_CYCLES:
             self.starting = False
@@ -176,6 +173,7 @@ class Engine:
         """The verdict of this moment with everything that goes with it."""
         drift = self._drift(now)
         evaluation = evaluate(self.pool.peers, self.config, now, drift)
+        self._agreeing = evaluation.selection.truechimers
         record = self._judge.judge(now, self._view(evaluation, now, drift))
         if self._judge.leap_passed:
             self._judge.leap_passed = False
@@ -215,7 +213,7 @@ class Engine:
         kernel = self._kernel
         if kernel is not None and (kernel.synchronised or self._daemon(now) is not None):
             return Drift(kernel.frequency, PHI)
-        fitted = frequency.fit([tuple(p.history) for p in self.pool.peers])
+        fitted = frequency.fit([tuple(p.history) for p in self.pool.peers if p.index in self._agreeing])
         return Drift() if fitted is None else Drift(fitted, PHI)
 
     def _conclude(self, record: NtpRecord, now: Instant) -> None:
@@ -234,13 +232,15 @@ class Engine:
         if self._heartbeat_ns is not None:
             counters.late_publications += now.monotonic - self._heartbeat_ns > LATE_NS
             counters.relaxed_cycles += record.quality == NtpQuality.RELAXED
+            counters.starved_cycles += not record.valid or record.state == NtpState.HOLDOVER
             self._heartbeat_ns = None
 
     # What to tell
 
     def _tell(self, report: Report, changed: bool) -> None:
-        self.notes += changes(self._row_states, report.rows)
-        self._row_states = {row.name: row.state for row in report.rows}
+        if not self.pool.outage():  # the votes of old samples are no news
+            self.notes += changes(self._row_states, report.rows)
+            self._row_states = {row.name: row.state for row in report.rows}
         record = report.record
         if changed and record.state != NtpState.STARTING:
             bad = record.state == NtpState.UNSYNCED or bool(record.flags & 1)

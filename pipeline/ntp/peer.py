@@ -179,6 +179,11 @@ class Peer:
             return True
         return now_ns - self.asked_ns >= seconds * SECOND - self._grid.cycle_ns // 100
 
+    def ask_soon(self, now_ns: int) -> None:
+        """Plan the next request as early as is polite, whatever the back-off says."""
+        earliest = now_ns if self.asked_ns is None or self.lan else self.asked_ns + int(IDLE_S * SECOND)
+        self.next_ns = min(self.next_ns, max(now_ns, earliest))
+
     def asked(self, now_ns: int) -> None:
         """A request goes out: shift reach, plan the next turn."""
         self.pending = True
@@ -245,7 +250,10 @@ class Peer:
         self.pending = False
         self.ok = False
         self.reason = reason
+        backed_off = self.misses >= MISSES_BEFORE_BACKOFF
         self.misses = 0 if answered else self.misses + 1
+        if answered and backed_off and self.asked_ns is not None:
+            self._plan(self.asked_ns)  # the turn was planned while nobody knew of the answer
 
     def estimate(self, now: Instant, drift: Drift, precision_s: float = 1e-6) -> Estimate | None:
         """What the server says now, from the best of its samples; None when all are too old.

@@ -86,7 +86,8 @@ class Pool:
         peer.sampled(sample)
         if was_outage:
             self._note("servers answer again")
-            self.ask_idle(now)
+            for each in self.peers:
+                each.ask_soon(now.monotonic)
 
     def _kissed(self, peer: Peer, code: str, now: Instant) -> None:
         self._counters.kisses += 1

@@ -16,7 +16,10 @@ from pipeline.records import NtpQuality, NtpRecord, NtpState
 
 @dataclass(slots=True)
 class Counters:
-    """Since the monitor's start. Rates are per cycle, but for rejection: per reply."""
+    """Since the monitor's start. Rates are per cycle, but for rejection: per reply.
+
+    A starved cycle begins without a fresh verdict: nothing valid, or holdover.
+    """
 
     cycles: int = 0
     publications: int = 0

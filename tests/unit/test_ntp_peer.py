@@ -168,6 +168,7 @@ class TestInterval:
         assert intervals == [70, 70, 140, 280, 560, 1024, 1024, 1024, 1024]
         poll(p, 2000)
         assert p.interval_s == 70
+        assert due_s(p) == 2100, "the next turn of the plan, not of the back-off"
 
     def test_unasked_time_is_what_a_retry_looks_at(self) -> None:
         p = peer()

@@ -6,6 +6,7 @@ of its own; what it wrote is then held against what the simulator says it sent.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,7 +74,7 @@ def config_text(data_dir: Path, instance: str, group: str, ready: Ready) -> str:
         'callsign = "DEMO"',
         "[recorder]",
         f'instance = "{instance}"',
-        f'data_dir = "{data_dir}"',
+        f"data_dir = {json.dumps(str(data_dir), ensure_ascii=False)}",  # also TOML's way to quote
         "min_free_gb = 0.0",
         "partial_minutes = false",
         "[radiod]",

@@ -211,8 +211,8 @@ def _recording(v: Values) -> Iterable[tuple[str, str]]:
     if extra := len(v.get("iq_extra", ())):
         yield "extra", f"{extra} samples after the last one, up to the next file's first"
     valid = _valid(v)
-    percent = 100.0 * valid / max(1, count)
-    yield "completeness", f"{percent:.2f} %, {valid} of {count} samples, {v['gaps_count']} gaps"
+    percent, gaps = 100.0 * valid / max(1, count), v["gaps_count"]
+    yield "completeness", f"{percent:.2f} %, {valid} of {count} samples, {gaps} gap{'s' * (gaps != 1)}"
     names = ("lost", "late", "duplicate", "reordered", "bad")
     more = ", ".join(f"{name} {v[f'packets_{name}']}" for name in names if f"packets_{name}" in v)
     yield "packets", f"{v['packets_received']} received, {v['packets_expected']} expected" + (more and f"; {more}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipeline import radiod
 from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
-from pipeline.minutefile import ARCHIVES, Context, HostEvidence, stamp
+from pipeline.minutefile import ARCHIVES, PARTS, Context, HostEvidence, stamp
 from pipeline.npz import remove_orphans
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
@@ -102,8 +102,9 @@ class Worker:
         self._retry_ns = 0
         self._backlogged = False
         self._show()
-        for path in remove_orphans(config.recorder.data_dir / ARCHIVES / channel.id):
-            log.warning("%s: removed %s, which a crash left unfinished", channel.name, path.name)
+        for place in (ARCHIVES, PARTS):
+            for path in remove_orphans(config.recorder.data_dir / place / channel.id):
+                log.warning("%s: removed %s, which a crash left unfinished", channel.name, path.name)
 
     # -- one turn --
 

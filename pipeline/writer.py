@@ -26,7 +26,7 @@ from pipeline.stream.minute import Minute
 
 MAX_PARTS = 100
 # What makes two files of one minute the same one.
-MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns", "valid_samples")
+MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class Writer:
         error: OSError | None = None
         paths: list[Path] = []
         try:
-            for number, (minute, context) in enumerate(zip(cut.minutes, contexts, strict=True)):
-                paths.append(self._write(minute, context, number == 0))
+            for minute, context in zip(cut.minutes, contexts, strict=True):
+                paths.append(self._write(minute, context))
         except OSError as failure:
             error = failure
         except MemoryError:
@@ -97,21 +97,20 @@ class Writer:
         self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
         self._wake()
 
-    def _write(self, minute: Minute, context: Context, main: bool) -> Path:
+    def _write(self, minute: Minute, context: Context) -> Path:
         folder = self._recorder.data_dir
         self._check_space(folder)
         arrays = build(minute, context)
         path = minute_path(folder, self._channel, minute.utc_ns)
         number = 0
-        while not main or path.exists():
-            if path.exists() and _same(path, arrays):
+        while path.exists():
+            if _same(path, arrays):
                 # A predecessor wrote this very minute and died before it could say so,
                 # perhaps before the name was on disk.
                 npz.sync_folder(path.parent)
                 return path
             number += 1
             path = part_path(folder, self._channel, minute.utc_ns, minute.rate_hz, number)
-            main = True
             if number > MAX_PARTS:
                 raise OSError(errno.EEXIST, "too many parts of one minute", str(path))
         npz.write(path, arrays, self._recorder.compression_level)

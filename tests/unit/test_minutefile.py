@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,10 @@ def moved(minute: Minute, first: int, ahead: int = 0) -> Minute:
     )
 
 
-MINUTE = one_cut().minutes[0]
+@cache
+def sound() -> Minute:
+    """A whole minute; not to be changed."""
+    return one_cut().minutes[0]
 
 
 @given(
@@ -270,7 +274,7 @@ MINUTE = one_cut().minutes[0]
 )
 @settings(max_examples=200)
 def test_anchor_is_one_line_with_the_first_sample(first: int, ahead: int) -> None:
-    minute = moved(MINUTE, first, ahead)
+    minute = moved(sound(), first, ahead)
     arrays = build(replace(minute, runs=[]), context(minute))
     rtp, anchor = int(arrays["rtp_timestamp"]), int(arrays["anchor_rtp"])
     assert 0 <= rtp < WRAP
@@ -284,10 +288,10 @@ def test_anchor_is_one_line_with_the_first_sample(first: int, ahead: int) -> Non
 
 
 def test_wrap_within_the_file() -> None:
-    arrays = arrays_of(one_cut(without(3, 4), first_rtp=WRAP - 250))
+    arrays = arrays_of(one_cut(without(1, 3, 4), first_rtp=WRAP - 250))
     assert int(arrays["rtp_timestamp"]) == int(arrays["time_snap_rtp"]) == WRAP - 250
-    assert arrays["gap_rtp_timestamps"].tolist() == [50]
-    assert arrays["gap_sample_indices"].tolist() == [300]
+    assert arrays["gap_rtp_timestamps"].tolist() == [WRAP - 150, 50]
+    assert arrays["gap_sample_indices"].tolist() == [100, 300]
     assert int(arrays["host_rtp"]) == SAMPLES - 250
     assert int(arrays["rtp_vs_host_ns"]) == 0
 
@@ -307,13 +311,13 @@ def test_host_clock_evidence(late_ms: int) -> None:
 
 def test_anchor_age_counts_from_the_newest_evidence() -> None:
     assert float(arrays_of(one_cut())["anchor_age_s"]) == 1.0
-    minute = replace(MINUTE, anchor=replace(MINUTE.anchor, evidence_ns=T0 + 90 * SECOND))
+    minute = replace(sound(), anchor=replace(sound().anchor, evidence_ns=T0 + 90 * SECOND))
     assert float(build(minute, context(minute))["anchor_age_s"]) == 0.0
 
 
 @pytest.mark.parametrize("source", [s for s in AnchorSource if s is not AnchorSource.NONE])
 def test_anchor_source_words(source: AnchorSource) -> None:
-    minute = replace(MINUTE, anchor=replace(MINUTE.anchor, source=source))
+    minute = replace(sound(), anchor=replace(sound().anchor, source=source))
     found = str(build(minute, context(minute))["anchor_source"])
     assert found in {"radiod", "ntp", "wall_clock", "wwv", "wwvh", "chu"}
 
@@ -322,7 +326,8 @@ def test_anchor_source_words(source: AnchorSource) -> None:
 
 
 def test_two_segments() -> None:
-    arrays = arrays_of(restarted())
+    cut = restarted()
+    arrays = arrays_of(cut)
     rows = segments({name: arrays[name] for name in arrays})
     assert rows == [
         (0, 30_000, (WRAP - 320), 1, T0),
@@ -330,7 +335,7 @@ def test_two_segments() -> None:
     ]
     assert arrays["gap_sample_indices"].tolist() == [30_000]
     assert arrays["gap_samples_filled"].tolist() == [5_000]
-    assert arrays["gap_cause"].tolist() == ["epoch"]
+    assert arrays["gap_cause"].tolist() == [gap.cause for gap in cut.minutes[0].gaps]
     assert (int(arrays["epoch_id"]), int(arrays["valid_samples"])) == (1, 55_000)
     np.testing.assert_array_equal(arrays["iq"][:30_000], counter_iq(0, 30_000))
     np.testing.assert_array_equal(arrays["iq"][35_000:], counter_iq(0, 25_000))
@@ -371,14 +376,14 @@ def test_minute_begun_in_its_middle() -> None:
 
 
 def test_duplicates_late_and_bad_packets_are_counted() -> None:
-    minute = replace(MINUTE, packets_late=1, packets_duplicate=2, packets_reordered=3, packets_bad=4)
+    minute = replace(sound(), packets_late=1, packets_duplicate=2, packets_reordered=3, packets_bad=4)
     arrays = build(minute, context(minute))
     names = ("packets_late", "packets_duplicate", "packets_reordered", "packets_bad")
     assert [int(arrays[name]) for name in names] == [1, 2, 3, 4]
 
 
 def test_minute_without_a_packet_of_its_own_expects_none() -> None:
-    minute = replace(MINUTE, samples_per_packet=0)
+    minute = replace(sound(), samples_per_packet=0)
     assert int(build(minute, context(minute))["packets_expected"]) == 0
 
 

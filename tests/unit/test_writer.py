@@ -134,15 +134,21 @@ def test_name_of_a_recognised_minute_is_forced_to_disk(bench: Bench, monkeypatch
     ids=["the rest of it", "one packet less", "another timeline"],
 )
 def test_other_samples_of_the_minute_become_a_part(bench: Bench, numbers: range, facts: dict[str, Any]) -> None:
+    # A program started again in mid-minute: same mapping, same epoch number, other samples.
     run(bench.writer, one_cut())
     before = (bench.folder / MAIN).read_bytes()
     other = one_cut(numbers, **facts)
-    # A program started again in mid-minute: same mapping, same epoch number, other samples.
     written = run(bench.writer, other)
     assert written.paths == (bench.folder / part(1),)
     assert bench.files() == [MAIN, part(1)]
     assert (bench.folder / MAIN).read_bytes() == before
     assert npz.read(bench.folder / part(1))["packets_received"] == other.minutes[0].packets_received
+
+
+def test_as_many_but_other_samples_become_a_part(bench: Bench) -> None:
+    for missing, name in ((5, MAIN), (6, part(1)), (5, MAIN), (6, part(1))):
+        cut = one_cut([n for n in range(PACKETS) if n != missing])
+        assert run(bench.writer, cut).paths == (bench.folder / name,)
 
 
 def test_parts_are_counted_and_recognised(bench: Bench) -> None:

@@ -117,6 +117,12 @@ def test_packets_the_capture_cut_short_are_passed_over(cut: int) -> None:
     assert parse_frame(build_frame(ONE)[:-cut], 1, 0) is None
 
 
+@pytest.mark.parametrize(("first", "length"), [(0x45, 27), (0x4F, 64), (0x44, 40), (0x45, 20)])
+def test_headers_without_room_for_udp_are_passed_over(first: int, length: int) -> None:
+    packet = bytes([first]) + build_frame(ONE)[15:34] + bytes(100)
+    assert parse_frame(packet[:length], 101, 0) is None
+
+
 def test_fragments_and_other_protocols_are_passed_over() -> None:
     frame = bytearray(build_frame(ONE))
     assert parse_frame(bytes(frame), 1, 0) is not None

@@ -73,6 +73,9 @@ def test_kiss_code_has_stratum_0_and_the_alarm() -> None:
 def test_zero_transmit_and_versions() -> None:
     assert reply(NtpServerSpec(zero_transmit=True)).tx_timestamp == 0
     assert reply(NtpServerSpec(), request(version=3)).version == 3
+    negative = build_reply(request(poll=0xFD), NtpServerSpec(), NOW_NS, NOW_NS)
+    assert negative is not None
+    assert negative[2] == 0xFD
 
 
 @pytest.mark.parametrize("data", [b"", request()[:47], request(mode=4), request(mode=6), request(mode=1)])

@@ -200,6 +200,12 @@ def test_unusable_fields_are_left_out(field: tuple[int, bytes]) -> None:
     assert obeyed(field) == TEMPLATE
 
 
+def test_the_largest_numbers_still_fit_a_status_packet() -> None:
+    state = obeyed((StatusType.STATUS_INTERVAL, b"\xff" * 200), (StatusType.GAIN, struct.pack(">d", 1e12)))
+    assert state.status_interval == 1_000_000
+    assert decode_status_packet(encode_status(state, COUNTERS)) is not None
+
+
 def test_destination_may_be_another_group() -> None:
     state = obeyed((StatusType.OUTPUT_DATA_DEST_SOCKET, bytes([239, 9, 8, 7, 0x13, 0x8C])))
     assert state.data_address == ("239.9.8.7", 5004)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,9 +82,7 @@ class Recording:
         """One RTP packet arrives; extended numbers are wrapped as on the wire."""
         at = self.journal.room()
         self.journal.heap[at : at + len(payload)] = payload
-        self.intake.packet(
-            Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, len(payload), origin, arrival_ns)
-        )
+        self.intake.packet(Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, len(payload), origin, arrival_ns))
 
     def status(self, status: FakeStatus | bytes, arrival_ns: int) -> bool:
         """One status datagram arrives."""
@@ -94,24 +93,40 @@ class Recording:
         self.journal.heap[at : at + len(data)] = data
         return self.intake.status(len(data), arrival_ns)
 
-    def advance(self, silent_ns: int = 0, crash: bool = False) -> None:
-        """Cut every minute that is over; with `crash` a worker dies between each cut and its being done."""
+    def advance(self, silent_ns: int = 0, crash: str = "") -> None:
+        """Cut every minute that is over.
+
+        With `crash` a worker dies between the first cut and its being done: "said" after the
+        checkpoint that tells of the cut, "unsaid" before it.
+        """
         self.intake.scan()
         while (due := self.cutter.due(silent_ns, self.host)) is not None:
             if crash:
                 self.cutter.cut(due, self.host, "unknown")
+                if crash == "said":
+                    self.save()
                 self.crash()
                 self.intake.scan()
-                crash = False
+                crash = ""
                 continue
             self._take(due, "unknown")
+        if self.cutter.crowded():
+            self.save()
+            self.cutter.release()
+
+    def save(self) -> None:
+        """Take a checkpoint, as it is after being written and read."""
+        self.saved = json.loads(json.dumps(checkpoint(self.intake, self.cutter)))
 
     def finish(self) -> list[tuple[Minute, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Stop: everything that is left becomes minutes."""
         self.intake.flush_held()
         self.intake.scan()
+        before = 0
         while (due := self.cutter.due(0, self.host, flush=True)) is not None:
             self._take(due, "stop")
+            before += 1
+            assert before < 10_000, "the same minute is due for ever"
         return self.minutes
 
     def _take(self, due: int, tail: str) -> None:
@@ -120,7 +135,7 @@ class Recording:
             iq = samples_of(minute.runs, minute.samples)
             self.minutes.append((minute, iq, samples_of(minute.extra, minute.extra_samples)))
         self.cutter.done(cut)
-        self.saved = checkpoint(self.intake, self.cutter)
+        self.save()
         self.cutter.release()
 
 

@@ -98,7 +98,8 @@ class Candidates:
         The last packets of a sender's old timeline may come after the first of its new one,
         so its own runs are given up only when that goes on.
         """
-        kept, dropped = [], []
+        kept: list[Candidate] = []
+        dropped: list[Candidate] = []
         for run in self.runs:
             run.run = 0
             run.moves += 1

@@ -1,7 +1,8 @@
 """What goes out: which minute is over, cut with all that is known by then, and let go of when it is on disk.
 
 `due` says that a minute is over, `cut` hands it out, `done` and `release` let go of it. A
-minute that was handed out and not yet acknowledged stays in the journal, whole.
+minute that was handed out and not yet acknowledged stays in the journal, whole; a successor
+that finds it in the checkpoint cuts it again exactly as it was.
 """
 
 from __future__ import annotations
@@ -11,25 +12,47 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.stream.intake import Intake
+from pipeline.stream.encodings import Uncut, uncut
+from pipeline.stream.intake import HELD_SHARE, Intake, Rejected
 from pipeline.stream.journal import Kind
-from pipeline.stream.minute import Minute, Piece, Records, cut, encodings_of, extra_runs, in_order
-from pipeline.stream.rtp import bytes_per_frame
-from pipeline.stream.timeline import MINUTE, SECOND, Anchor, Epoch, HostClock, next_anchor
+from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs
+from pipeline.stream.timeline import MINUTE, SECOND, STATUS_REACH_S, Anchor, Epoch, HostClock, next_anchor
 
 # A status normally follows the first packet of a timeline at once; until one has come or
 # this much has been received, the timeline's place in UTC is not acted on.
 SETTLE_S = 5
+# A re-anchoring by less keeps the files in a row, with `iq_extra` or an overlap; after a
+# greater one the next file begins with the next sample, wherever its minute is by then.
+NEAR_NS = SECOND
+# Samples between two files are in the first one, so they must have come when it is cut:
+# no more than half of the time that late packets are waited for, which is at least this.
+LEAST_WAIT_NS = SECOND // 5
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a cut leaves an epoch: the next file's first timestamp, its anchor, and the last packet before it."""
+
+    cut: int
+    anchor: Anchor
+    previous_sequence: int | None
+    previous_end: int
 
 
 @dataclass(slots=True)
 class Cut:
-    """Minutes handed out together (more than one when rates differ), and what `done` will do."""
+    """Minutes handed out together (more than one when rates differ), and what `done` will do.
+
+    Records before `until` are in it; `newest` is the epoch that was being received.
+    """
 
     minutes: list[Minute]
     utc_ns: int
-    ends: dict[int, tuple[int, Anchor, int | None, int]] = field(default_factory=dict)
-    notes_until: int = 0
+    tail_cause: str
+    until: int
+    newest: int
+    ends: dict[int, End] = field(default_factory=dict)
+    rejected: Rejected = Rejected(0, 0, 0)
 
 
 class Cutter:
@@ -38,7 +61,10 @@ class Cutter:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
         self.outstanding: Cut | None = None
-        self.notes_from = intake.journal.first
+        # A predecessor's cut that is to be made again, without its minutes.
+        self.again: Cut | None = None
+        self.counted = intake.rejected
+        self._tidied = (intake.journal.count, 0)
 
     def now_utc(self, silent_ns: int, host: HostClock) -> int | None:
         """UTC by the current timeline, `silent_ns` after its newest packet came; None while unknown."""
@@ -64,6 +90,8 @@ class Cutter:
         """
         if self.outstanding is not None:
             return None
+        if self.again is not None:
+            return self.again.utc_ns
         now = self.now_utc(silent_ns, host)
         if now is None and not flush:
             return None
@@ -71,145 +99,161 @@ class Cutter:
         if not minutes:
             return None
         minute = min(minutes)
-        if flush or (now is not None and now >= minute + MINUTE + self._intake.settings.grace_ns):
-            return minute
-        return None
+        return minute if flush or (now is not None and now >= minute + MINUTE + self._wait_ns) else None
+
+    @property
+    def _wait_ns(self) -> int:
+        return max(self._intake.settings.grace_ns, LEAST_WAIT_NS)
 
     def _first_minute(self, epoch: Epoch, host: HostClock) -> int | None:
         anchor = self.anchor(epoch, host)
-        rows = self._data(epoch)
-        if anchor is None or not len(rows):
+        if anchor is None:
             return None
-        return anchor.minute_of(max(int(rows["timestamp"][0]), epoch.cut))
+        rest = self._uncut(epoch)
+        return anchor.minute_of(max(int(rest.records["timestamp"][0]), epoch.cut)) if len(rest.records) else None
 
-    def _data(self, epoch: Epoch) -> Records:
-        """The epoch's packets that are not wholly cut, in order of timestamp."""
-        rows = self._intake.journal.records(self._intake.journal.first)
-        rows = rows[(rows["kind"] == Kind.DATA) & (rows["epoch"] == epoch.id)]
-        width = self._width(epoch)
-        return in_order(rows[rows["timestamp"] + rows["length"].astype(np.int64) // width > epoch.cut])
-
-    def _width(self, epoch: Epoch) -> int:
-        """Bytes per frame to judge by whether a packet reaches into uncut time: the narrowest there was."""
-        names = {name for _, name in epoch.formats} or {self._intake.settings.encoding}
-        return min(bytes_per_frame(name) for name in names)
+    def _uncut(self, epoch: Epoch, until: int | None = None) -> Uncut:
+        """The epoch's packets that are not wholly cut."""
+        rows = self._intake.journal.records(self._intake.journal.first, until)
+        return uncut(rows, epoch, self._intake.settings.encoding)
 
     def cut(self, utc_ns: int, host: HostClock, tail_cause: str) -> Cut:
         """Cut the minute at `utc_ns`; what belongs to it by then is in it, what comes later is late."""
-        pieces = self._pieces(utc_ns, host)
+        journal, again = self._intake.journal, self.again
+        if again is not None:
+            tail_cause = again.tail_cause
+        result = Cut([], utc_ns, tail_cause, again.until if again else journal.count, self._intake.source.epoch)
+        result.newest = again.newest if again else result.newest
+        pieces = self._pieces(utc_ns, host, result.until)
         groups: dict[int, list[Piece]] = {}
         for piece in pieces:
             groups.setdefault(piece.anchor.rate_hz, []).append(piece)
-        result = Cut([], utc_ns, notes_until=self._intake.journal.count)
         for rate, members in groups.items():
-            ended = members[-1].epoch is not self._intake.epoch
-            minute = cut(
-                utc_ns,
-                rate,
-                members,
-                self._intake.journal.payload,
-                self._intake.journal.shape.heap,
-                "epoch" if ended else tail_cause,
-            )
+            tail = "epoch" if members[-1].epoch.id != result.newest else tail_cause
+            minute = cut(utc_ns, rate, members, journal.payload, journal.shape.heap, tail)
             if minute.segments:
                 result.minutes.append(minute)
         result.minutes.sort(key=lambda m: sum(s.samples for s in m.segments) / m.rate_hz, reverse=True)
         for piece in pieces:
-            self._settle(piece, result, host)
-        self._count_notes(result)
-        self.outstanding = result
+            known = again.ends.get(piece.epoch.id) if again else None
+            self._settle(piece, result, known or self._end(piece, utc_ns, host))
+        self._count_rejected(result, again.rejected if again else self._intake.rejected)
+        self.outstanding, self.again = result, None
         return result
 
-    def _pieces(self, utc_ns: int, host: HostClock) -> list[Piece]:
+    def _pieces(self, utc_ns: int, host: HostClock, until: int) -> list[Piece]:
         pieces: list[Piece] = []
         for epoch in self._intake.epochs:
             anchor = self.anchor(epoch, host)
-            rows = self._data(epoch)
-            if anchor is None or not len(rows):
+            if anchor is None:
                 continue
-            encodings, names = encodings_of(rows, epoch.formats, self._intake.settings.encoding)
-            piece = Piece(epoch, anchor, anchor.timestamp_at(utc_ns), rows, encodings, names)
-            inside = piece.inside(60 * anchor.rate_hz)
-            if not len(inside):
+            rest = self._uncut(epoch, until)
+            piece = Piece(epoch, anchor, anchor.timestamp_at(utc_ns), rest.records, rest.encodings, rest.names)
+            if not len(piece.inside(60 * anchor.rate_hz)):
                 continue
             if pieces and epoch.anchor is None:
-                piece = self._after(pieces[-1], piece, utc_ns)
+                piece = _after(pieces[-1], piece, utc_ns)
             epoch.anchor = piece.anchor
-            pieces.append(piece)
+            if len(piece.inside(60 * anchor.rate_hz)):
+                pieces.append(piece)
         return pieces
 
-    def _after(self, before: Piece, piece: Piece, utc_ns: int) -> Piece:
-        """A timeline cannot begin before the one it followed ended: shift it within its uncertainty."""
-        end = before.anchor.utc_at(before.origin + int(before.stops.max()))
-        begin = piece.anchor.utc_at(piece.origin + int(piece.starts[0]))
-        overlap = end - begin
-        if not 0 < overlap <= before.anchor.uncertainty_ns + piece.anchor.uncertainty_ns:
-            return piece
-        anchor = piece.anchor.moved(-(-overlap * piece.anchor.rate_hz // SECOND))
-        return Piece(piece.epoch, anchor, anchor.timestamp_at(utc_ns), piece.records, piece.encodings, piece.names)
-
-    def _settle(self, piece: Piece, result: Cut, host: HostClock) -> None:
-        """Decide the epoch's next anchor and what lies between this minute's end and the next's begin."""
-        epoch, samples = piece.epoch, 60 * piece.anchor.rate_hz
-        end = piece.origin + samples
+    def _end(self, piece: Piece, utc_ns: int, host: HostClock) -> End:
+        """Decide the epoch's next anchor and where the next file begins."""
+        epoch = piece.epoch
+        end = piece.origin + 60 * piece.anchor.rate_hz
         proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
         following = next_anchor(piece.anchor, proposed, end) if proposed else piece.anchor
-        begin = following.timestamp_at(result.utc_ns + MINUTE)
-        for minute in result.minutes:
-            if begin > end and minute.segments[-1].epoch_id == epoch.id:
-                stop = begin - piece.origin
-                minute.extra = extra_runs(
-                    piece, stop, samples, self._intake.journal.payload, self._intake.journal.shape.heap
-                )
-                minute.extra_samples = begin - end
+        begin = following.timestamp_at(utc_ns + MINUTE)
+        ahead_ns = (begin - end) * SECOND // following.rate_hz
+        if not -NEAR_NS <= ahead_ns <= min(NEAR_NS, self._wait_ns // 2):
+            begin = end
         before = np.flatnonzero(piece.stops <= begin - piece.origin)
-        row = int(before[-1]) if len(before) else None
-        sequence = epoch.previous_sequence if row is None else int(piece.sequences[row])
-        reached = epoch.previous_end if row is None else int(piece.stops[row]) + piece.origin
-        result.ends[epoch.id] = (begin, following, sequence, reached)
-        if epoch is self._intake.epoch:
-            self._intake.source.sealed = min(begin, end)
+        if not len(before):
+            return End(begin, following, epoch.previous_sequence, epoch.previous_end)
+        row = int(before[-1])
+        return End(begin, following, int(piece.sequences[row]), int(piece.stops[row]) + piece.origin)
 
-    def _count_notes(self, result: Cut) -> None:
-        rows = self._intake.journal.records(self.notes_from, result.notes_until)
-        counts = {
-            kind: int(rows["length"][rows["kind"] == kind].sum()) for kind in (Kind.DUPLICATE, Kind.LATE, Kind.BAD)
-        }
+    def _settle(self, piece: Piece, result: Cut, end: End) -> None:
+        """What lies between this minute's end and the next's begin is this minute's."""
+        journal, epoch = self._intake.journal, piece.epoch
+        result.ends[epoch.id] = end
+        samples, stop = 60 * piece.anchor.rate_hz, end.cut - piece.origin
+        for minute in result.minutes:
+            if stop > samples and minute.segments[-1].epoch_id == epoch.id:
+                minute.extra = extra_runs(piece, stop, samples, journal.payload, journal.shape.heap)
+                minute.extra_samples = stop - samples
+                count(minute, piece, samples, stop)
+        if epoch is self._intake.epoch:
+            self._intake.source.sealed = end.cut
+
+    def _count_rejected(self, result: Cut, rejected: Rejected) -> None:
+        result.rejected = rejected
         if result.minutes:
             first = result.minutes[0]
-            first.packets_duplicate = counts[Kind.DUPLICATE]
-            first.packets_late = counts[Kind.LATE]
-            first.packets_bad = counts[Kind.BAD]
+            first.packets_duplicate = rejected.duplicate - self.counted.duplicate
+            first.packets_late = rejected.late - self.counted.late
+            first.packets_bad = rejected.bad - self.counted.bad
 
     def done(self, result: Cut) -> None:
         """The minutes are on disk (or given up); a checkpoint taken now says so."""
         self.outstanding = None
-        self.notes_from = result.notes_until
-        self._intake.held_bytes = 0
-        for epoch in self._intake.epochs:
-            if epoch.id in result.ends:
-                epoch.cut, epoch.anchor, epoch.previous_sequence, epoch.previous_end = result.ends[epoch.id]
-        self._intake.source.forget_holes(self._intake.source.sealed - 60 * self._intake.source.rate_hz)
-        self._intake.epochs = [e for e in self._intake.epochs if e is self._intake.epoch or len(self._data(e))]
+        intake = self._intake
+        if result.minutes:
+            self.counted = result.rejected
+        for epoch in intake.epochs:
+            end = result.ends.get(epoch.id)
+            if end is not None:
+                epoch.cut, epoch.anchor = end.cut, end.anchor
+                epoch.previous_sequence, epoch.previous_end = end.previous_sequence, end.previous_end
+                # A packet that reaches over the cut began earlier.
+                epoch.forget_formats(epoch.cut - STATUS_REACH_S * epoch.rate_hz)
+        intake.source.forget_holes(intake.source.sealed - 60 * intake.source.rate_hz)
+        intake.epochs = [e for e in intake.epochs if e is intake.epoch or len(self._uncut(e).records)]
+
+    def crowded(self) -> bool:
+        """True when the journal holds much that no minute needs: take a checkpoint and `release`.
+
+        Statuses of a channel that is mute, and packets of strangers, come without any minute.
+        """
+        journal, held = self._intake.journal, self._intake.held_bytes
+        if self.outstanding is not None:
+            return False
+        count_then, held_then = self._tidied
+        flooded = held > max(held_then, journal.shape.heap // HELD_SHARE // 2)
+        return flooded or (journal.used_fraction() > 0.5 and journal.count - count_then > journal.shape.records // 64)
 
     def release(self) -> Iterable[tuple[int, int]]:
-        """Let go of what `done` made superfluous, after the checkpoint is safe.
+        """Let go of what is superfluous, after the checkpoint is safe.
 
         Returns the ranges of the segment that may be given back to the system.
         """
-        return self._intake.journal.release(self._first_needed())
+        journal = self._intake.journal
+        given = journal.release(self._first_needed())
+        rows = journal.records(journal.first)
+        self._intake.held_bytes = int(rows["length"][rows["kind"] == Kind.HELD].sum())
+        self._tidied = (journal.count, self._intake.held_bytes)
+        return given
 
     def _first_needed(self) -> int:
         journal = self._intake.journal
         rows = journal.records(journal.first)
-        needed = rows["kind"] == Kind.HELD
-        # Held packets matter only while nothing has been placed after them.
-        placed = np.flatnonzero(rows["kind"] == Kind.DATA)
-        if len(placed):
-            needed[: placed[-1]] = False
+        runs = [run.number for run in self._intake.source.candidates.runs]
+        held = np.flatnonzero((rows["kind"] == Kind.HELD) & np.isin(rows["epoch"], runs))
+        first = [int(held[0])] if len(held) else []
         for epoch in self._intake.epochs:
-            stop = rows["timestamp"] + rows["length"].astype(np.int64) // self._width(epoch)
-            needed |= (rows["kind"] == Kind.DATA) & (rows["epoch"] == epoch.id) & (stop > epoch.cut)
-        first = np.flatnonzero(needed)
-        upto = journal.first + (int(first[0]) if len(first) else len(rows))
-        return min(upto, self.notes_from)
+            rest = self._uncut(epoch)
+            first += [int(rest.numbers.min())] if len(rest.numbers) else []
+        return journal.first + min(first, default=len(rows))
+
+
+def _after(before: Piece, piece: Piece, utc_ns: int) -> Piece:
+    """A timeline cannot begin before the one it followed ended: the piece, later if it does."""
+    end = before.anchor.utc_at(before.origin + int(before.stops.max()))
+    begin = piece.anchor.utc_at(piece.origin + int(piece.starts[0]))
+    if begin >= end:
+        return piece
+    piece = piece.moved(-(-(end - begin) * piece.anchor.rate_hz // SECOND), utc_ns)
+    short = int(before.stops.max() - piece.starts[0])
+    same = before.anchor.rate_hz == piece.anchor.rate_hz
+    return piece.moved(short, utc_ns) if same and short > 0 else piece

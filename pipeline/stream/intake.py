@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.stream.journal import FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
-from pipeline.stream.rtp import bytes_per_frame, wrap16, wrap32
-from pipeline.stream.source import NOTHING_SEALED, Admission, Arrival, Origin, Source
+from pipeline.stream.candidates import Arrival, Candidate, Origin
+from pipeline.stream.journal import FLAG_LATE, FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
+from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
+from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
 
-# Share of the heap that packets of no known timeline may fill between two minutes.
+# Share of the heap that packets of no known timeline may fill between two releases.
 HELD_SHARE = 8
 PENDING_STATUSES = 16
 # A status that no timeline has claimed by then never will be.
 PENDING_NS = 10 * SECOND
+# What the configuration allows too; a minute of anything else would not fit.
+RATES_HZ = range(1_000, 2_000_001)
 
 
 class Status(Protocol):
@@ -38,6 +41,24 @@ class Status(Protocol):
     def sample_rate_hz(self) -> int | None: ...
     @property
     def encoding(self) -> str | None: ...
+
+
+class Said(NamedTuple):
+    """The facts of one status that can be used; None = not stated, or nothing we can record."""
+
+    timesnap: int
+    utc_ns: int | None
+    rate_hz: int | None
+    encoding: str | None
+    arrival_ns: int
+
+
+class Rejected(NamedTuple):
+    """Packets that are in no minute, counted since the channel's first."""
+
+    duplicate: int
+    late: int
+    bad: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,64 +88,63 @@ class Intake:
         self.reordered = 0
         self.next_epoch = 1
         self.held_bytes = 0
-        self.held_from = 0
-        self._pending: list[tuple[Status, int]] = []
+        self.pending: list[Said] = []
+        self.scanned = journal.count
         self._addresses: dict[str, int] = {}
-        self._scanned = journal.count
 
     @property
     def epoch(self) -> Epoch | None:
         """The RTP timeline that is being received."""
         return self.epochs[-1] if self.epochs else None
 
+    @property
+    def rejected(self) -> Rejected:
+        """What was not placed so far."""
+        return Rejected(self.source.duplicates, self.late, self.source.bad)
+
     def packet(self, packet: Arrival) -> None:
-        """Take one packet whose payload lies at the journal's `room()`; any fate but a crash.
-
-        Raises JournalFull; the packet is then as if it had not come.
-        """
+        """Take one packet whose payload lies at the journal's `room()`; any fate but a crash."""
         source = self.source
-        duplicates, bad = source.duplicates, source.bad
+        before = source.duplicates, source.bad
         verdict = source.admit(packet)
-        self._note_rejected(source.duplicates - duplicates, source.bad - bad, packet.arrival_ns)
-        if verdict is Admission.PLACE:
-            self.place(packet, 0)
-        elif verdict is Admission.REORDERED:
-            self.reordered += 1
-            self.place(packet, FLAG_REORDERED)
+        if verdict in PLACED:
+            self.journal.append(self._row(packet, PLACED[verdict]))
+            self.count_placed(verdict)
         elif verdict in (Admission.HOLD, Admission.PROMOTE):
-            self._hold(packet)
-            if verdict is Admission.PROMOTE:
-                self.promote()
-        elif verdict is Admission.LATE:
-            self.late += 1
-            self.journal.note(Kind.LATE, packet.arrival_ns, source.epoch)
-        elif verdict is Admission.BAD:
-            self.journal.note(Kind.BAD, packet.arrival_ns, source.epoch)
+            self._hold(packet, verdict is Admission.PROMOTE)
+        self._note_rejected(before, packet.arrival_ns)
 
-    def place(self, packet: Arrival, flags: int) -> None:
-        """Commit the packet that the source has just admitted to the current timeline."""
+    def count_placed(self, verdict: Admission) -> None:
+        """Count a packet that has its place."""
+        if verdict is Admission.LATE:
+            self.late += 1
+        else:
+            self.received += 1
+            self.reordered += verdict is Admission.REORDERED
+
+    def _row(self, packet: Arrival, flags: int) -> Row:
+        """The record of the packet that the source has just admitted to the current timeline."""
         source = self.source
-        self.received += 1
-        self.journal.append(
-            Row(
-                source.extended_timestamp,
-                source.extended_sequence,
-                packet.arrival_ns,
-                source.epoch,
-                packet.length,
-                self._address(packet.origin),
-                packet.origin[1],
-                flags | (FLAG_MARKER if packet.marker else 0),
-                Kind.DATA,
-            )
+        return Row(
+            source.extended_timestamp,
+            source.extended_sequence,
+            packet.arrival_ns,
+            source.epoch,
+            packet.length,
+            self._address(packet.origin),
+            packet.origin[1],
+            flags | (FLAG_MARKER if packet.marker else 0),
+            Kind.DATA,
         )
 
     def bad(self, arrival_ns: int) -> None:
         """Count a datagram that is no packet of this stream."""
+        before = self.source.duplicates, self.source.bad
         self.source.bad += 1
-        self.journal.note(Kind.BAD, arrival_ns, self.source.epoch)
+        self._note_rejected(before, arrival_ns)
 
-    def _note_rejected(self, duplicates: int, bad: int, arrival_ns: int) -> None:
+    def _note_rejected(self, before: tuple[int, int], arrival_ns: int) -> None:
+        duplicates, bad = self.source.duplicates - before[0], self.source.bad - before[1]
         if duplicates:
             self.journal.note(Kind.DUPLICATE, arrival_ns, self.source.epoch, duplicates)
         if bad:
@@ -140,111 +160,79 @@ class Intake:
             )
         return number
 
-    def _hold(self, packet: Arrival) -> None:
-        held = self.source.held
-        if held is not None and held.packets == 1:
-            self.held_from = self.journal.count
-        self.held_bytes += packet.length
-        if self.held_bytes > self.journal.shape.heap // HELD_SHARE:
+    def _hold(self, packet: Arrival, promote: bool) -> None:
+        if not promote and self.held_bytes + packet.length > self.journal.shape.heap // HELD_SHARE:
             # A flood of strangers must not fill the memory that belongs to the stream.
-            self.bad(packet.arrival_ns)
-            self.source.held = None
+            self.source.give_up_held()
             return
+        self.held_bytes += packet.length
+        marker = FLAG_MARKER if packet.marker else 0
+        # A held record's epoch is the number of its run.
+        number, address, port = self.source.held_number, self._address(packet.origin), packet.origin[1]
         self.journal.append(
             Row(
-                packet.timestamp,
-                packet.sequence,
-                packet.arrival_ns,
-                self.source.epoch,
-                packet.length,
-                self._address(packet.origin),
-                packet.origin[1],
-                FLAG_MARKER if packet.marker else 0,
-                Kind.HELD,
+                packet.timestamp, packet.sequence, packet.arrival_ns, number, packet.length, address, port,
+                marker, Kind.HELD,
             )
-        )
+        )  # fmt: skip
+        if promote:
+            run = next(run for run in self.source.candidates.runs if run.number == number)
+            self.promote(run)
 
-    def promote(self) -> None:
-        """The held packets become a new epoch, in one commit."""
+    def promote(self, run: Candidate) -> None:
+        """The packets of a run become a new epoch, in one commit; later, when there is no room now."""
         source, journal = self.source, self.journal
-        held = source.held
-        if held is None:
+        rows = journal.records(journal.first)
+        rows = rows[(rows["kind"] == Kind.HELD) & (rows["epoch"] == run.number)]
+        if not journal.room_for(1 + len(rows)):
             return
-        number, reason, first = self.next_epoch, source.reason(), held.first
-        journal.append(Row(0, 0, first.arrival_ns, number, 0, 0, 0, REASONS.index(reason), Kind.EPOCH))
-        rows = journal.records(self.held_from)
-        rows = rows[(rows["kind"] == Kind.HELD) & (rows["port"] == first.origin[1])]
-        self._end_epoch()
-        self.open_epoch(number, reason, first)
-        source.begin(number, first)
-        moved = []
+        number, reason = self.next_epoch, source.reason(run)
+        source.candidates.runs.remove(run)
+        source.give_up_held()
+        self.begin(number, reason, run.first)
+        opening = Row(0, 0, run.first.arrival_ns, number, 0, 0, 0, REASONS.index(reason), Kind.EPOCH)
+        moved = [(journal.position, opening)]
         for row in rows:
             packet = arrival_of(row)
-            if packet.origin[0] != first.origin[0]:
-                continue
             verdict = source.admit(packet)
-            if verdict in (Admission.PLACE, Admission.REORDERED):
-                flags = int(row["flags"]) | (FLAG_REORDERED if verdict is Admission.REORDERED else 0)
-                moved.append(
-                    (
-                        int(row["position"]),
-                        Row(
-                            source.extended_timestamp,
-                            source.extended_sequence,
-                            packet.arrival_ns,
-                            number,
-                            packet.length,
-                            int(row["address"]),
-                            int(row["port"]),
-                            flags,
-                            Kind.DATA,
-                        ),
-                    )
-                )
-        self.received += len(moved)
+            if verdict in PLACED:
+                moved.append((int(row["position"]), self._row(packet, PLACED[verdict])))
+                self.count_placed(verdict)
+        # What does not go on from the run's first packet is not of this timeline either.
+        source.give_up_held()
         journal.append_moved(moved)
-        self._match_pending()
+        self.match_pending()
 
-    def open_epoch(self, number: int, reason: str, first: Arrival) -> None:
+    def begin(self, number: int, reason: str, first: Arrival) -> None:
         """Begin a timeline whose first packet is `first`."""
         # Until a status says otherwise the rate is what it was.
-        rate = self.epochs[-1].rate_hz if self.epochs else self.settings.rate_hz
-        self.epochs.append(
-            Epoch(
-                number,
-                reason,
-                first.timestamp,
-                first.arrival_ns,
-                rate,
-                end=first.timestamp,
-                last_arrival_ns=first.arrival_ns,
-                cut=NOTHING_SEALED,
-            )  # fmt: skip
-        )
-        self.next_epoch = number + 1
-
-    def _end_epoch(self) -> None:
+        rate = self.settings.rate_hz
         if self.epochs:
-            self.epochs[-1].end = self.source.end
-            self.epochs[-1].last_arrival_ns = self.source.arrival_ns
+            before = self.epochs[-1]
+            before.end, before.last_arrival_ns, rate = self.source.end, self.source.arrival_ns, before.rate_hz
+        epoch = Epoch(number, reason, first.timestamp, first.arrival_ns, rate)
+        epoch.end, epoch.last_arrival_ns, epoch.cut = first.timestamp, first.arrival_ns, NOTHING_SEALED
+        self.epochs.append(epoch)
+        self.next_epoch = number + 1
+        self.source.begin(number, first)
 
     def scan(self) -> None:
-        """Look at what came since the last call: progress and the least delayed packet."""
+        """Look at what came since the last call: progress and the least delayed packets."""
         epoch = self.epoch
         if epoch is None:
             return
-        rows = self.journal.records(self._scanned)
-        self._scanned = self.journal.count
+        rows = self.journal.records(self.scanned)
+        self.scanned = self.journal.count
         epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
-        rows = rows[(rows["kind"] == Kind.DATA) & (rows["epoch"] == epoch.id) & (rows["arrival_ns"] > 0)]
-        if not len(rows):
-            return
-        ends = rows["timestamp"] + rows["length"].astype(np.int64) // self.source.bytes_per_frame
-        delays = rows["arrival_ns"] - (ends - epoch.first_timestamp) * SECOND // epoch.rate_hz
-        best = int(np.argmin(delays))
-        epoch.add_arrival(int(ends[best]), int(rows["arrival_ns"][best]))
-        if self._pending:
-            self._match_pending()
+        rows = rows[(rows["kind"] == Kind.DATA) & (rows["arrival_ns"] > 0)]
+        for known in self.epochs:
+            mine = rows[rows["epoch"] == known.id]
+            if len(mine):
+                encoding = known.formats[-1][1] if known.formats else self.settings.encoding
+                ends = mine["timestamp"] + mine["length"].astype(np.int64) // bytes_per_frame(encoding)
+                known.add_arrivals(ends, mine["arrival_ns"])
+        if self.pending:
+            self.match_pending()
 
     def status(self, length: int, arrival_ns: int) -> bool:
         """Take one radiod status datagram that lies at the journal's `room()`; False if it is not of this channel."""
@@ -259,52 +247,62 @@ class Intake:
     def learn(self, status: Status, arrival_ns: int) -> None:
         """Use a status: for the timeline it speaks of, now or when that timeline is known."""
         self.last_status = status
-        if not self._match(status, arrival_ns):
-            self._pending = [*self._pending[-PENDING_STATUSES + 1 :], (status, arrival_ns)]
+        if status.rtp_timesnap is None:
+            return
+        said = Said(
+            status.rtp_timesnap,
+            status.gps_time_utc_ns,
+            status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
+            status.encoding if status.encoding in ENCODING_NUMBERS else None,
+            arrival_ns,
+        )
+        if not self._match(said):
+            self.statuses_unmatched += len(self.pending) >= PENDING_STATUSES
+            self.pending = [*self.pending[-PENDING_STATUSES + 1 :], said]
 
-    def _match(self, status: Status, arrival_ns: int) -> bool:
+    def _match(self, said: Said) -> bool:
         """Give a status to the epoch it speaks of; False if it may be of one that is yet to come."""
-        snap = status.rtp_timesnap
-        if snap is None:
-            return True
         current = self.epoch
         if current is not None:
             current.end, current.last_arrival_ns = self.source.end, self.source.arrival_ns
         for epoch in reversed(self.epochs):
-            if not epoch.owns_status(snap, arrival_ns, epoch is current):
+            if not epoch.owns_status(said.timesnap, said.arrival_ns, epoch is current):
                 continue
-            rate = status.sample_rate_hz
-            if rate and epoch.rate_known and rate != epoch.rate_hz:
+            if said.rate_hz and epoch.rate_known and said.rate_hz != epoch.rate_hz:
                 continue
-            if rate and rate != epoch.rate_hz:
-                epoch.arrivals.clear()
-                if epoch.reason == "timestamp_jump":
-                    epoch.reason = "rate_change"
-            epoch.add_format(snap, rate, status.encoding)
+            epoch.learn(said.timesnap, said.rate_hz, said.encoding)
             if epoch is current:
                 self.source.rate_hz = epoch.rate_hz
-            if status.gps_time_utc_ns is not None:
-                epoch.add_pair(snap, status.gps_time_utc_ns, arrival_ns)
+            if said.utc_ns is not None:
+                epoch.add_pair(said.timesnap, said.utc_ns, said.arrival_ns)
             return True
         return False
 
-    def _match_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        newest = max((arrival for _, arrival in pending), default=0)
-        for status, arrival_ns in pending:
-            if not self._match(status, arrival_ns):
-                if newest - arrival_ns < PENDING_NS:
-                    self._pending.append((status, arrival_ns))
+    def match_pending(self) -> None:
+        """Try again to find the timelines of statuses that none has claimed."""
+        pending, self.pending = self.pending, []
+        newest = max((said.arrival_ns for said in pending), default=0)
+        for said in pending:
+            if not self._match(said):
+                if newest - said.arrival_ns < PENDING_NS:
+                    self.pending.append(said)
                 else:
                     self.statuses_unmatched += 1
 
     def flush_held(self) -> None:
         """The stream ends: a run of held packets that has begun well is a timeline."""
-        if self.source.pending():
-            self.promote()
+        run = self.source.pending()
+        if run is not None:
+            before = self.source.duplicates, self.source.bad
+            self.promote(run)
+            self._note_rejected(before, run.last.arrival_ns)
 
 
-def arrival_of(row: np.void) -> Arrival:
+# The verdicts that give a packet its place, and the records' flags for them.
+PLACED = {Admission.PLACE: 0, Admission.REORDERED: FLAG_REORDERED, Admission.LATE: FLAG_LATE}
+
+
+def arrival_of(row: Any) -> Arrival:
     """A journal record as the packet that came."""
     address = int(row["address"])
     text = ".".join(str(address >> shift & 0xFF) for shift in (24, 16, 8, 0))

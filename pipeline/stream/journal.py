@@ -40,11 +40,11 @@ class Kind(IntEnum):
 
     DATA = 1  # RTP payload; `timestamp` and `sequence` are extended within `epoch`
     STATUS = 2  # radiod status datagram as it came
-    HELD = 3  # RTP payload of no known timeline; `timestamp` and `sequence` as on the wire
+    # RTP payload of no known timeline; `timestamp` and `sequence` as on the wire, `epoch` the number of its run
+    HELD = 3
     EPOCH = 4  # a new RTP timeline begins, `flags` says why; this and the following have no payload
     DUPLICATE = 5  # `length` such packets
-    LATE = 6
-    BAD = 7
+    BAD = 6
 
 
 RECORD = struct.Struct("<QqqqIIIHBB")
@@ -64,6 +64,7 @@ RECORD_DTYPE = np.dtype(
 )
 FLAG_MARKER = 1
 FLAG_REORDERED = 2
+FLAG_LATE = 4  # its minute was cut already
 # Why an epoch began, by number in an EPOCH record's flags; the names are the files'.
 REASONS = ("start", "radiod_restart", "timestamp_jump", "rate_change")
 
@@ -144,6 +145,7 @@ class Journal:
         self.first = int(self._words[W_FIRST])
         self._released = int(self._words[W_RELEASED])
         self.position = self._last_position()
+        self._noted = self.count
 
     @classmethod
     def format(cls, buffer: memoryview, shape: Geometry, ssrc: int) -> Journal:
@@ -202,6 +204,10 @@ class Journal:
             raise JournalFull
         return at
 
+    def room_for(self, records: int) -> bool:
+        """True when so many records fit."""
+        return self.count + records - self.first <= self.shape.records
+
     def append(self, row: Row) -> None:
         """Commit a record whose payload, if it has one, already lies at `room()`'s offset."""
         self._write(self.count, self.position, row)
@@ -214,7 +220,7 @@ class Journal:
 
         Raises JournalFull when the records do not fit.
         """
-        if self.count + len(rows) - self.first >= self.shape.records:
+        if not self.room_for(len(rows)):
             raise JournalFull
         for i, (position, row) in enumerate(rows):
             self._write(self.count + i, position, row)
@@ -225,13 +231,17 @@ class Journal:
 
     def note(self, kind: Kind, arrival_ns: int, epoch: int, times: int = 1) -> None:
         """Count `times` events of `kind`; runs of the same kind share a record."""
-        if self.count > self.first:
+        if self.count > max(self.first, self._noted):
             last = self._records[(self.count - 1) % self.shape.records]
             if last["kind"] == kind and last["epoch"] == epoch:
                 last["length"] += times
                 return
         if self.count - self.first < self.shape.records - 1:
             self.append(Row(0, 0, arrival_ns, epoch, times, 0, 0, 0, kind))
+
+    def keep_notes(self) -> None:
+        """Notes made so far stay as they are: somebody has counted them."""
+        self._noted = self.count
 
     def records(self, first: int, stop: int | None = None) -> npt.NDArray[np.void]:
         """Records [first, stop) in order of admission; a copy when they wrap in the ring."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.stream.encodings import Records
 from pipeline.stream.journal import FLAG_REORDERED
 from pipeline.stream.rtp import bytes_per_frame, silent
 from pipeline.stream.timeline import Anchor, Epoch
 
-Records = npt.NDArray[np.void]
 PayloadAt = Callable[[int, int], memoryview]
 
 
@@ -124,45 +124,10 @@ class Piece:
         """Rows that reach into [0, samples)."""
         return np.flatnonzero((self.stops > 0) & (self.starts < samples))
 
-
-def in_order(records: Records) -> Records:
-    """Records sorted by timestamp, the first-come of each timestamp kept."""
-    at = records["timestamp"]
-    if len(at) < 2 or bool((at[1:] > at[:-1]).all()):
-        return records
-    _, first = np.unique(at, return_index=True)
-    return records[first]
-
-
-def encodings_of(
-    records: Records, formats: list[tuple[int, str]], default: str
-) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Each record's encoding, as an index into the names returned.
-
-    `formats` are (timestamp from which a status is known to have said so, encoding), in
-    order. The status that announces a change comes after the first packets that have it,
-    so between two statuses that differ a packet's own width decides: its bytes over the
-    distance to the next one. Records must be in order of timestamp.
-    """
-    names = tuple(dict.fromkeys(name for _, name in formats)) or (default,)
-    if len(names) == 1:
-        return np.zeros(len(records), np.int64), names
-    at = np.array([t for t, _ in formats], np.int64)
-    said = np.array([names.index(name) for _, name in formats], np.int64)
-    row = np.searchsorted(at, records["timestamp"], side="right") - 1
-    before = said[np.maximum(row, 0)]
-    after = said[np.minimum(row + 1, len(said) - 1)]
-    widths = np.array([bytes_per_frame(name) for name in names], np.int64)
-    step = np.diff(records["timestamp"], append=0)
-    contiguous = np.diff(records["sequence"], append=0) == 1
-    measured = np.where(contiguous & (step > 0), records["length"] // np.maximum(step, 1), 0)
-    # A packet before a hole has no next one to measure by: its neighbour of the same length is alike.
-    for i in np.flatnonzero(measured == 0):
-        same = np.flatnonzero((records["length"] == records["length"][i]) & (measured > 0))
-        if len(same):
-            measured[i] = measured[same[np.argmin(np.abs(same - i))]]
-    take_after = (widths[before] != measured) & (widths[after] == measured)
-    return np.where(take_after, after, before), names
+    def moved(self, samples: int, utc_ns: int) -> Piece:
+        """The same records `samples` later; `utc_ns` is that of index 0."""
+        anchor = self.anchor.moved(samples)
+        return Piece(self.epoch, anchor, anchor.timestamp_at(utc_ns), self.records, self.encodings, self.names)
 
 
 def lost_between(lost: int, start: int, end: int, first: int, stop: int) -> int:
@@ -187,33 +152,28 @@ def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap
     samples = 60 * rate_hz
     first = pieces[0]
     minute = Minute(utc_ns, rate_hz, samples, first.anchor, first.origin, first.epoch.id, first.epoch.reason)
-    at = 0
-    for number, piece in enumerate(pieces):
+    before: Piece | None = None
+    for piece in pieces:
         rows = piece.inside(samples)
-        if not len(rows):
+        at = before.end if before else 0
+        if not len(rows) or piece.stops[rows].max() <= at:
             continue
         piece.begin = max(at, int(piece.starts[rows[0]]))
         piece.end = min(samples, int(piece.stops[rows].max()))
-        if minute.segments:
-            _add_gap(minute, at, piece.begin, pieces[number - 1].origin, 0, "epoch")
+        if before:
+            _add_gap(minute, at, piece.begin, before.origin, 0, _cause_before(piece.epoch))
         else:
             _head_gap(minute, piece, int(rows[0]))
         _inner_gaps(minute, piece, rows)
+        begin = piece.origin + piece.begin
         minute.segments.append(
-            Segment(
-                piece.epoch.id,
-                piece.begin,
-                piece.end - piece.begin,
-                piece.origin + piece.begin,
-                piece.anchor.utc_at(piece.origin + piece.begin),
-            )
+            Segment(piece.epoch.id, piece.begin, piece.end - piece.begin, begin, piece.anchor.utc_at(begin))
         )
-        _count(minute, piece, rows, samples)
-        silent_rows = _add_runs(minute, piece, rows, payload, heap)
-        _silent_gaps(minute, piece, silent_rows)
-        at = piece.end
-        if number == len(pieces) - 1:
-            _tail_gap(minute, piece, rows, tail_cause)
+        count(minute, piece, 0, samples)
+        _silent_gaps(minute, piece, _add_runs(minute, piece, rows, payload, heap))
+        before = piece
+    if before:
+        _tail_gap(minute, before, tail_cause)
     minute.gaps.sort(key=lambda gap: gap.index)
     return minute
 
@@ -236,6 +196,11 @@ def _cause(lost: int) -> str:
     return "network" if lost else "mute"
 
 
+def _cause_before(epoch: Epoch) -> str:
+    """Why nothing is known before an epoch's first packet."""
+    return {"start": "start", "radiod_restart": "restart"}.get(epoch.reason, "epoch")
+
+
 def _head_gap(minute: Minute, piece: Piece, row: int) -> None:
     """What is missing before the file's first sample."""
     begin = piece.begin
@@ -244,12 +209,13 @@ def _head_gap(minute: Minute, piece: Piece, row: int) -> None:
     elif piece.epoch.previous_sequence is not None:
         sequence, end = piece.epoch.previous_sequence, piece.epoch.previous_end - piece.origin
     else:
-        cause = "start" if piece.epoch.reason == "start" else "epoch"
-        _add_gap(minute, 0, begin, piece.origin, 0, cause)
+        _add_gap(minute, 0, begin, piece.origin, 0, _cause_before(piece.epoch))
         return
     lost = max(0, int(piece.sequences[row]) - sequence - 1)
-    within = lost_between(lost, end, begin, 0, begin)
-    _add_gap(minute, 0, begin, piece.origin, within, _cause(lost))
+    # After a re-anchoring what lies here may be in the file before, by the other label.
+    seam = min(max(end, 0), begin)
+    _add_gap(minute, 0, seam, piece.origin, 0, "unknown")
+    _add_gap(minute, seam, begin, piece.origin, lost_between(lost, end, begin, seam, begin), _cause(lost))
 
 
 def _inner_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> None:
@@ -257,13 +223,14 @@ def _inner_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> Non
     reached = np.maximum.accumulate(stops)
     for i in np.flatnonzero(starts[1:] > reached[:-1]):
         lost = max(0, int(sequences[i + 1] - sequences[i]) - 1)
-        _add_gap(minute, int(reached[i]), int(starts[i + 1]), piece.origin, lost, _cause(lost))
+        _add_gap(minute, max(piece.begin, int(reached[i])), int(starts[i + 1]), piece.origin, lost, _cause(lost))
 
 
-def _tail_gap(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], tail_cause: str) -> None:
+def _tail_gap(minute: Minute, piece: Piece, tail_cause: str) -> None:
+    """What is missing after the file's last sample."""
     if piece.end >= minute.samples:
         return
-    last = int(rows[-1])
+    last = int(piece.inside(minute.samples)[-1])
     if last + 1 >= len(piece.starts):
         _add_gap(minute, piece.end, minute.samples, piece.origin, 0, tail_cause)
         return
@@ -272,8 +239,9 @@ def _tail_gap(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], tail_cau
     _add_gap(minute, piece.end, minute.samples, piece.origin, within, _cause(lost))
 
 
-def _count(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp], samples: int) -> None:
-    begun = rows[(piece.starts[rows] >= 0) & (piece.starts[rows] < samples)]
+def count(minute: Minute, piece: Piece, first: int, stop: int) -> None:
+    """Count the packets that begin in [first, stop) of the piece's line as the minute's."""
+    begun = np.flatnonzero((piece.starts >= first) & (piece.starts < stop))
     minute.packets_received += len(begun)
     minute.packets_reordered += int(np.count_nonzero(piece.records["flags"][begun] & FLAG_REORDERED))
     if len(begun):
@@ -293,10 +261,12 @@ def _runs(
     lengths = piece.records["length"][rows].astype(np.int64)
     positions = piece.records["position"][rows].astype(np.int64)
     encodings = piece.encodings[rows]
+    widths = np.array([bytes_per_frame(name) for name in piece.names], np.int64)
     breaks = (
         (starts[1:] != stops[:-1])
         | (positions[1:] != positions[:-1] + lengths[:-1])
         | (encodings[1:] != encodings[:-1])
+        | (lengths[:-1] != (stops - starts)[:-1] * widths[encodings[:-1]])
         | (positions[1:] % heap == 0)
     )
     edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(rows)]

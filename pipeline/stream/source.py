@@ -17,7 +17,7 @@ used only to tell a long silence of one timeline from the start of another.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -28,8 +28,9 @@ __all__ = ["NOTHING_SEALED", "Admission", "Arrival", "Hole", "Origin", "Source"]
 
 # Runs that turn held packets into a timeline. A rate change or a jump of the same sender
 # is certain after three; another sender must keep on for 160 ms of radiod's 20 ms blocks
-# in which the known one is mute; packets that look like copies of old ones (a restart on
-# the same port does) may be a burst that some switch repeated, so a second's worth.
+# in which the known one is mute, and any after a silence for two packets. Packets that look
+# like copies of old ones (a restart on the same port may) can be a burst that some switch
+# repeated, so a second's worth.
 CONFIRM_JUMP = 3
 CONFIRM_ORIGIN = 8
 CONFIRM_REPEAT = 50
@@ -65,13 +66,31 @@ class Admission(IntEnum):
 
 @dataclass(slots=True)
 class Hole:
-    """Sequence numbers [first, stop) that have not come; their samples lie in [start, end)."""
+    """Sequence numbers [first, stop) that have not come; their samples lie in [start, end).
+
+    They begin up to `slack` earlier if the packet before has wider samples than was thought.
+    """
 
     first: int
     stop: int
     start: int
     end: int
     counted: bool = True
+    slack: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What an earlier timeline covered: a packet of the same sender in [first, last] is a copy, as it seems."""
+
+    origin: Origin
+    first: int
+    last: int
+
+    def covers(self, packet: Arrival) -> bool:
+        """True when the packet may be one of that timeline."""
+        at = self.last + signed32(packet.timestamp - self.last)
+        return packet.origin == self.origin and self.first <= at <= self.last
 
 
 @dataclass(slots=True)
@@ -84,6 +103,7 @@ class Source:
     origin: Origin | None = None
     sequence: int = 0
     timestamp: int = 0
+    first: int = 0
     length: int = 0
     before: int = 0
     end: int = 0
@@ -97,6 +117,7 @@ class Source:
     held_number: int = 0
     holes: list[Hole] = field(default_factory=list)
     candidates: Candidates = field(default_factory=Candidates)
+    past: Past | None = None
     _next_sequence: int = 0
     _next_timestamp: int = 0
 
@@ -124,7 +145,7 @@ class Source:
             self.bad += 1
             return Admission.BAD
         if packet.origin != self.origin:
-            return self._hold(packet, repeated=False)
+            return self._hold(packet)
         step = signed16(packet.sequence - self.sequence)
         ahead = signed32(packet.timestamp - self.end)
         if step <= 0 and ahead > 60 * self.rate_hz and self._elapsed(ahead, packet.arrival_ns):
@@ -162,10 +183,10 @@ class Source:
             or self._elapsed(ahead, packet.arrival_ns)
         )
         if not plausible:
-            return self._hold(packet, repeated=False)
+            return self._hold(packet)
         first = self.sequence + 1
         if lost:
-            self._open_hole(Hole(first, first + lost, self.end, self.end + ahead))
+            self._open_hole(Hole(first, first + lost, self.end, self.end + ahead, slack=self._slack(self.length)))
             self.lost += lost
         self._place(first + lost, self.end + ahead, packet.length, packet.arrival_ns)
         return Admission.LATE if self.end <= self.sealed else Admission.PLACE
@@ -175,7 +196,7 @@ class Source:
         frames = signed32(packet.timestamp - self.timestamp)
         for width in (4, 8):
             # Between packets that do not follow each other, only that narrow samples would overlap.
-            exact = step == 1 and frames * width == self.length
+            exact = step == 1 and frames * width == self.length > 0
             overlap = width == 8 and self.length <= frames * 8 and frames * 4 < self.length
             if width != self.bytes_per_frame and (exact or overlap):
                 self.bytes_per_frame = width
@@ -207,15 +228,18 @@ class Source:
     def _admit_behind(self, packet: Arrival, step: int) -> Admission:
         extended = self.sequence + step
         at = self.timestamp + signed32(packet.timestamp - self.timestamp)
-        stop = at + packet.length // self.bytes_per_frame
         hole = self._hole_of(extended)
-        if hole < 0 or at < self.holes[hole].start or stop > self.holes[hole].end:
+        stop = at + packet.length // self.bytes_per_frame
+        if hole >= 0 and stop > self.holes[hole].end:
+            # It may be of before a change to samples half as wide.
+            stop = at + packet.length // 8
+        if hole < 0 or at < self.holes[hole].start - self.holes[hole].slack or stop > self.holes[hole].end:
             if hole < 0 and self._just_received(packet, step, at):
                 self.duplicates += 1
                 return Admission.DUPLICATE
-            return self._hold(packet, repeated=at <= self.timestamp)
+            return self._hold(packet)
         counted = self.holes[hole].counted
-        self._fill(hole, extended, at, stop)
+        self._fill(hole, extended, at, stop, self._slack(packet.length))
         self.extended_sequence, self.extended_timestamp = extended, at
         if stop <= self.sealed:
             return Admission.LATE
@@ -238,12 +262,15 @@ class Source:
         at = bisect_right(self.holes, sequence, key=lambda hole: hole.first) - 1
         return at if at >= 0 and sequence < self.holes[at].stop else -1
 
-    def _fill(self, at: int, sequence: int, start: int, end: int) -> None:
+    def _slack(self, length: int) -> int:
+        return length // 8 if self.bytes_per_frame == 4 else 0
+
+    def _fill(self, at: int, sequence: int, start: int, end: int, slack: int) -> None:
         """Take one packet out of a hole; what is left are at most two smaller ones."""
         hole = self.holes[at]
         parts = [
-            Hole(hole.first, sequence, hole.start, start, hole.counted),
-            Hole(sequence + 1, hole.stop, end, hole.end, hole.counted),
+            Hole(hole.first, sequence, hole.start, start, hole.counted, hole.slack),
+            Hole(sequence + 1, hole.stop, end, hole.end, hole.counted, slack),
         ]
         self.holes[at : at + 1] = [part for part in parts if part.first < part.stop]
 
@@ -251,13 +278,15 @@ class Source:
         """Drop holes whose samples all lie before `before`."""
         self.holes = [hole for hole in self.holes if hole.end > before]
 
-    def _hold(self, packet: Arrival, repeated: bool) -> Admission:
+    def _hold(self, packet: Arrival) -> Admission:
         if self.candidates.repeated(packet):
             self.duplicates += 1
             return Admission.DUPLICATE
         run = self.candidates.find(packet, self.rate_hz // 50)
         if run is None:
-            run, dropped = self.candidates.start(packet, repeated)
+            known = [Past(self.origin, self.first, self.timestamp)] if self.origin else []
+            known += [self.past] if self.past else []
+            run, dropped = self.candidates.start(packet, any(past.covers(packet) for past in known))
             self._count_dropped(dropped)
         else:
             run.add(packet)
@@ -267,11 +296,11 @@ class Source:
         return Admission.PROMOTE if run.run >= needed else Admission.HOLD
 
     def _needed(self, run: Candidate, arrival_ns: int) -> int:
+        if run.looks_repeated:
+            return CONFIRM_REPEAT
         if arrival_ns - self.arrival_ns > IDLE_NS:
             return CONFIRM_IDLE
-        if run.last.origin != self.origin:
-            return CONFIRM_ORIGIN
-        return CONFIRM_REPEAT if run.looks_repeated else CONFIRM_JUMP
+        return CONFIRM_JUMP if run.last.origin == self.origin else CONFIRM_ORIGIN
 
     def give_up_held(self) -> None:
         """There is no room for packets that may be nothing."""
@@ -292,8 +321,11 @@ class Source:
 
     def begin(self, epoch: int, first: Arrival) -> None:
         """Start `epoch`, an RTP timeline whose first packet is `first`; admit it next."""
+        if self.origin is not None:
+            self.past = Past(self.origin, self.first, self.timestamp)
         self.epoch = epoch
         self.origin = first.origin
+        self.first = first.timestamp
         self.sealed = NOTHING_SEALED
         # Extended values begin at the wire's, so that they differ from it by whole wraps only.
         self.sequence, self.timestamp, self.length, self.before = first.sequence - 1, first.timestamp, 0, 0
@@ -306,20 +338,24 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """Everything a successor needs, as plain values."""
-        holes = [[h.first, h.stop, h.start, h.end, int(h.counted)] for h in self.holes[-KEPT_HOLES:]]
+        holes = [list(astuple(hole)) for hole in self.holes[-KEPT_HOLES:]]
         state = {name: getattr(self, name) for name in _PLAIN}
-        return {**state, "holes": holes, "candidates": self.candidates.to_json()}
+        past = self.past and [self.past.origin, self.past.first, self.past.last]
+        return {**state, "holes": holes, "candidates": self.candidates.to_json(), "past": past}
 
     def load_json(self, state: dict[str, Any]) -> None:
         """Become the source that `to_json` described."""
         for name in _PLAIN:
             setattr(self, name, state[name])
         self.origin = (state["origin"][0], state["origin"][1]) if state["origin"] else None
-        self.holes = [Hole(first, stop, start, end, bool(counted)) for first, stop, start, end, counted in state["holes"]]
+        self.holes = [Hole(*hole) for hole in state["holes"]]
         self.candidates = Candidates.from_json(state["candidates"])
+        if state["past"]:
+            origin, first, last = state["past"]
+            self.past = Past((origin[0], origin[1]), first, last)
 
 
 _PLAIN = (
-    "rate_hz", "bytes_per_frame", "epoch", "origin", "sequence", "timestamp", "length", "before", "end", "arrival_ns",
+    "rate_hz", "bytes_per_frame", "epoch", "origin", "sequence", "timestamp", "first", "length", "before", "end", "arrival_ns",
     "sealed", "lost", "duplicates", "bad", "_next_sequence", "_next_timestamp",
 )  # fmt: skip

@@ -14,10 +14,14 @@ how wrong radiod's clock may be.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.records import AnchorSource
 from pipeline.stream.rtp import signed32
@@ -81,28 +85,20 @@ class Anchor:
         # Half a sample before the boundary is nearer to it than to the sample before.
         return minute + MINUTE if timestamp >= self.timestamp_at(minute + MINUTE) else minute
 
+    def to_json(self) -> list[int]:
+        """The anchor as plain values."""
+        return [int(value) for value in astuple(self)]
+
+    @classmethod
+    def from_json(cls, state: list[int]) -> Anchor:
+        """The anchor that `to_json` described."""
+        at, utc, rate, source, uncertainty, evidence = state
+        return cls(at, utc, rate, AnchorSource(source), uncertainty, evidence)
+
     def moved(self, samples: int) -> Anchor:
         """The same anchor with the timeline `samples` later."""
         later = _rounded(samples * SECOND, self.rate_hz)
-        return Anchor(
-            self.timestamp,
-            self.utc_ns + later,
-            self.rate_hz,
-            self.source,
-            self.uncertainty_ns + abs(later),
-            self.evidence_ns,
-        )
-
-    def widened(self, uncertainty_ns: int) -> Anchor:
-        """The same line with at least this uncertainty."""
-        return Anchor(
-            self.timestamp,
-            self.utc_ns,
-            self.rate_hz,
-            self.source,
-            max(self.uncertainty_ns, uncertainty_ns),
-            self.evidence_ns,
-        )
+        return replace(self, utc_ns=self.utc_ns + later, uncertainty_ns=self.uncertainty_ns + abs(later))
 
 
 def _rounded(numerator: int, denominator: int) -> int:
@@ -151,26 +147,51 @@ class Epoch:
         ahead = at - newest
         return self.first_timestamp - self.rate_hz <= at and -STATUS_REACH_S <= ahead / self.rate_hz <= STATUS_AHEAD_S
 
-    def add_format(self, timesnap: int, rate_hz: int | None, encoding: str | None) -> None:
+    def learn(self, timesnap: int, rate_hz: int | None, encoding: str | None) -> None:
         """A status says how packets from `timesnap` on are made."""
-        at = self.near(timesnap)
-        if rate_hz and not self.rate_known:
-            self.rate_hz, self.rate_known = rate_hz, True
-        if encoding and (not self.formats or self.formats[-1][1] != encoding):
-            self.formats.append((at, encoding))
+        if rate_hz and rate_hz != self.rate_hz:
+            self.arrivals.clear()
+            if self.reason == "timestamp_jump":
+                self.reason = "rate_change"
+            self.rate_hz = rate_hz
+        self.rate_known = self.rate_known or bool(rate_hz)
+        if encoding:
+            self._add_format(self.near(timesnap), encoding)
+
+    def _add_format(self, at: int, encoding: str) -> None:
+        row = bisect_right(self.formats, at, key=lambda known: known[0])
+        if row and self.formats[row - 1][1] == encoding:
+            return
+        if row < len(self.formats) and self.formats[row][1] == encoding:
+            del self.formats[row]
+        self.formats.insert(row, (at, encoding))
+
+    def forget_formats(self, before: int) -> None:
+        """Drop what was in force only for samples before `before`."""
+        while len(self.formats) > 1 and self.formats[1][0] <= before:
+            del self.formats[0]
 
     def add_pair(self, timesnap: int, utc_ns: int, arrival_ns: int) -> None:
         """A status pair: radiod's clock said `utc_ns` when the next packet was to be `timesnap`."""
         self.pairs.append((self.near(timesnap), utc_ns, arrival_ns))
 
-    def add_arrival(self, end: int, arrival_ns: int) -> None:
-        """A packet whose last sample is before `end` arrived at `arrival_ns` of the host's clock."""
-        bucket = end // (BUCKET_S * self.rate_hz)
-        if self.arrivals and self.arrivals[-1][0] == bucket:
-            _, best_end, best = self.arrivals[-1]
+    def add_arrivals(self, ends: npt.NDArray[np.int64], arrivals_ns: npt.NDArray[np.int64]) -> None:
+        """Packets whose last samples are before `ends` arrived at `arrivals_ns` of the host's clock."""
+        # Differences first: a week's samples in nanoseconds do not fit 64 bits.
+        delays = arrivals_ns - (ends - ends[0]) * SECOND // self.rate_hz
+        buckets = ends // (BUCKET_S * self.rate_hz)
+        for bucket in np.unique(buckets):
+            rows = np.flatnonzero(buckets == bucket)
+            best = rows[np.argmin(delays[rows])]
+            self._add_arrival(int(bucket), int(ends[best]), int(arrivals_ns[best]))
+
+    def _add_arrival(self, bucket: int, end: int, arrival_ns: int) -> None:
+        known = next((i for i, entry in enumerate(self.arrivals) if entry[0] == bucket), None)
+        if known is not None:
+            _, best_end, best = self.arrivals[known]
             if _rounded((end - best_end) * SECOND, self.rate_hz) > arrival_ns - best:
-                self.arrivals[-1] = (bucket, end, arrival_ns)
-        else:
+                self.arrivals[known] = (bucket, end, arrival_ns)
+        elif not self.arrivals or bucket > self.arrivals[-1][0]:
             self.arrivals.append((bucket, end, arrival_ns))
 
     def propose(self, host: HostClock, chain_delay_ns: int) -> Anchor | None:
@@ -181,14 +202,7 @@ class Epoch:
         anchor = self._from_pairs(host) or self._from_arrivals(host)
         if anchor is None or not chain_delay_ns:
             return anchor
-        return Anchor(
-            anchor.timestamp,
-            anchor.utc_ns - chain_delay_ns,
-            anchor.rate_hz,
-            anchor.source,
-            anchor.uncertainty_ns,
-            anchor.evidence_ns,
-        )
+        return replace(anchor, utc_ns=anchor.utc_ns - chain_delay_ns)
 
     def _from_pairs(self, host: HostClock) -> Anchor | None:
         if not self.pairs:
@@ -205,16 +219,20 @@ class Epoch:
         return Anchor(at, utc, self.rate_hz, AnchorSource.RADIOD, uncertainty, self.pairs[-1][2])
 
     def _from_arrivals(self, host: HostClock) -> Anchor | None:
-        if not self.arrivals:
+        points = [(at, arrival) for _, at, arrival in self.arrivals]
+        if not points and self.first_arrival_ns > 0:
+            # A timeline so short that nobody looked.
+            points = [(self.first_timestamp, self.first_arrival_ns)]
+        if not points:
             return None
-        residuals = self._residuals((at, arrival) for _, at, arrival in self.arrivals)
+        residuals = self._residuals(points)
         best = min(residuals)
-        _, at, arrival = self.arrivals[residuals.index(best)]
+        at, arrival = points[residuals.index(best)]
         spread = sorted(residuals)[len(residuals) // 2] - best
         source = AnchorSource.WALL_CLOCK if host.offset_ns is None else AnchorSource.NTP
         uncertainty = ARRIVAL_FLOOR_NS + spread + host.uncertainty_ns
         utc = arrival - (host.offset_ns or 0)
-        return Anchor(at, utc, self.rate_hz, source, uncertainty, self.arrivals[-1][2])
+        return Anchor(at, utc, self.rate_hz, source, uncertainty, points[-1][1])
 
     def _residuals(self, points: Iterable[tuple[int, int]]) -> list[int]:
         origin = self.first_timestamp
@@ -238,67 +256,34 @@ class Epoch:
 
     def to_json(self) -> dict[str, Any]:
         """Everything a successor needs, as plain values."""
-        anchor = self.anchor
-        return {
-            "id": self.id,
-            "reason": self.reason,
-            "first_timestamp": self.first_timestamp,
-            "first_arrival_ns": self.first_arrival_ns,
-            "rate_hz": self.rate_hz,
-            "end": self.end,
-            "last_arrival_ns": self.last_arrival_ns,
-            "rate_known": self.rate_known,
-            "cut": self.cut,
-            "previous_sequence": self.previous_sequence,
-            "previous_end": self.previous_end,
-            "anchor": anchor
-            and [
-                anchor.timestamp,
-                anchor.utc_ns,
-                anchor.rate_hz,
-                int(anchor.source),
-                anchor.uncertainty_ns,
-                anchor.evidence_ns,
-            ],
-            "formats": self.formats,
-            "pairs": list(self.pairs),
-            "arrivals": list(self.arrivals),
-        }
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        anchor = self.anchor.to_json() if self.anchor else None
+        return {**state, "anchor": anchor, "pairs": list(self.pairs), "arrivals": list(self.arrivals)}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> Epoch:
         """The epoch that `to_json` described."""
         plain = dict(state)
-        anchor = plain.pop("anchor")
-        formats = [(at, encoding) for at, encoding in plain.pop("formats")]
-        pairs = deque(((a, b, c) for a, b, c in plain.pop("pairs")), maxlen=PAIRS)
-        arrivals = deque(((a, b, c) for a, b, c in plain.pop("arrivals")), maxlen=BUCKETS)
-        epoch = cls(**plain, formats=formats, pairs=pairs, arrivals=arrivals)
-        if anchor:
-            at, utc, rate, source, uncertainty, evidence = anchor
-            epoch.anchor = Anchor(at, utc, rate, AnchorSource(source), uncertainty, evidence)
-        return epoch
+        plain["anchor"] = Anchor.from_json(state["anchor"]) if state["anchor"] else None
+        plain["formats"] = [(at, encoding) for at, encoding in state["formats"]]
+        plain["pairs"] = deque(((a, b, c) for a, b, c in state["pairs"]), maxlen=PAIRS)
+        plain["arrivals"] = deque(((a, b, c) for a, b, c in state["arrivals"]), maxlen=BUCKETS)
+        return cls(**plain)
 
 
 def next_anchor(current: Anchor, proposed: Anchor, at: int) -> Anchor:
     """The anchor for the minutes from timestamp `at` on.
 
     A label must not wander with every new pair, so the one in force stays unless the
-    proposal is clearly different (beyond its own uncertainty) or clearly better (half the
-    uncertainty, or radiod's word instead of none).
+    proposal is clearly different (beyond its own uncertainty, or at another rate) or clearly
+    better (half the uncertainty, or radiod's word instead of none).
     """
     difference = abs(proposed.utc_at(at) - current.utc_at(at))
     if (
-        difference > proposed.uncertainty_ns
+        proposed.rate_hz != current.rate_hz
+        or difference > proposed.uncertainty_ns
         or 2 * proposed.uncertainty_ns < current.uncertainty_ns
         or (proposed.source is AnchorSource.RADIOD and current.source is not AnchorSource.RADIOD)
     ):
         return proposed
-    return Anchor(
-        current.timestamp,
-        current.utc_ns,
-        current.rate_hz,
-        current.source,
-        proposed.uncertainty_ns + difference,
-        proposed.evidence_ns,
-    )
+    return replace(current, uncertainty_ns=proposed.uncertainty_ns + difference, evidence_ns=proposed.evidence_ns)

@@ -1,0 +1,90 @@
+"""Whatever happens on the way: what was received is in the files once, at its place; the rest is zero and listed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_world import CRASHES, LOOK, RATE, Faults, Part, World, check
+from streams import T0, Recording
+
+LONG = os.environ.get("GRAPE_LONG") == "1"
+EXAMPLES = 5_000 if LONG else 60
+
+sizes = st.sampled_from([(500,), (360,), (320,), (180, 140), (240,), (450, 1, 49), (97,), (1000, 3)])
+mutes = st.lists(st.tuples(st.integers(1, 60), st.integers(20, 30 * RATE), st.booleans()), max_size=2).map(tuple)
+outages = st.lists(st.tuples(st.integers(15, 70), st.integers(1, 50)), max_size=1).map(tuple)
+encodings = st.sampled_from([("S16BE",), ("F32LE",), ("S16BE", "F32LE", "S16BE"), ("F32LE", "S16BE")])
+rtps = st.sampled_from([(1 << 32) - 320, 0, (1 << 32) - 20 * RATE, 1 << 31]) | st.integers(0, (1 << 32) - 1)
+sequences = st.sampled_from([0, 65_530, 32_700]) | st.integers(0, 65_535)
+
+
+@st.composite
+def parts(draw: st.DrawFn) -> tuple[Part, ...]:
+    """Timelines of one recording: restarts from other ports, and a last one that may have another rate."""
+    count = draw(st.integers(1, 3))
+    found = []
+    for i in range(count):
+        made = draw(encodings)
+        found.append(
+            Part(
+                seconds=draw(st.integers(5, 150)),
+                sizes=draw(sizes),
+                first_rtp=draw(rtps),
+                first_sequence=draw(sequences),
+                port=40_000 + i,
+                pause_s=draw(st.integers(2, 80)),
+                encodings=made,
+                # The one packet between two mutes does not tell how wide its samples are.
+                mutes=draw(mutes) if len(made) == 1 else (),
+                outages=draw(outages),
+                statuses=made != ("S16BE",) or draw(st.booleans()),
+            )
+        )
+    return tuple(found)
+
+
+faults = st.builds(
+    Faults,
+    seed=st.integers(0, 1 << 30),
+    loss=st.sampled_from([0.0, 0.0, 0.02, 0.3]),
+    reorder=st.sampled_from([0.0, 0.0, 0.05, 0.8]),
+    duplicate=st.sampled_from([0.0, 0.0, 0.1, 1.0]),
+    late_duplicate=st.sampled_from([0.0, 0.0, 0.1]),
+)
+crashes = st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(CRASHES)), max_size=4)
+
+
+def summary(to: Recording) -> list[Any]:
+    """Everything that a file says, to compare recordings by."""
+    found = []
+    for minute, iq, extra in to.minutes:
+        facts = (minute.utc_ns, minute.anchor, minute.first_timestamp, minute.segments, minute.gaps, minute.epoch_reason)
+        counts = (
+            minute.packets_received, minute.packets_reordered, minute.packets_late, minute.packets_duplicate,
+            minute.packets_bad, minute.last_arrival_ns, minute.last_timestamp, minute.samples_per_packet,
+        )  # fmt: skip
+        found.append((facts, counts, iq.tobytes(), np.asarray(extra).tobytes()))
+    source = to.intake.source
+    totals = (to.intake.received, to.intake.late, to.intake.reordered, source.lost, source.duplicates, source.bad)
+    return [*found, totals, source.end, source.sequence, len(source.holes)]
+
+
+@settings(max_examples=EXAMPLES)
+@given(parts(), faults, st.integers(0, 60_000), crashes)
+def test_received_samples_are_in_the_files_exactly_once(
+    timelines: tuple[Part, ...], network: Faults, start_ms: int, deaths: list[tuple[int, str]]
+) -> None:
+    world = World(timelines, network, T0 + start_ms * 1_000_000)
+    if all(p.lost for p in world.packets):
+        return
+    quiet = Recording(RATE)
+    check(world, quiet, world.play(quiet, [(event, LOOK) for event, _ in deaths]))
+    if deaths:
+        dying = Recording(RATE)
+        world.play(dying, deaths)
+        assert summary(dying) == summary(quiet)

@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 EXIT_LEFT_IN_MEMORY = 75  # sysexits.h EX_TEMPFAIL: not everything is on disk, the next start goes on
 
-TICK_S = 0.25
+# Each wake-up finds cold caches, so packets are taken in lots; the kernel keeps them meanwhile.
+TICK_S = 0.5
 # Writes of different channels start this far apart at most; the order is fixed by the channel's index.
 STAGGER_S = 5.0
 GOLDEN = 0.6180339887498949

@@ -97,8 +97,10 @@ class World:
             self.starts_ns.append(time_ns)
             time_ns, number = self._send(i, part, time_ns, number)
         rng = random.Random(self.faults.seed)
-        for packet in self.packets:
-            packet.lost |= rng.random() < self.faults.loss
+        for n, packet in enumerate(self.packets):
+            # Whether samples are half as wide now is seen by packets that follow each other.
+            around = {p.encoding for p in self.packets[max(0, n - 5) : n + 6] if p.part == packet.part}
+            packet.lost |= rng.random() < self.faults.loss and len(around) == 1
         # What comes first after a long silence ends a minute's waiting; were it not the first sent,
         # the one before would count as lost in a file and yet come for the next.
         before = None
@@ -116,7 +118,7 @@ class World:
         change = end if len(part.encodings) < 2 else part.first_rtp + (end - part.first_rtp) // len(part.encodings)
         encoding = 0
         while at < end:
-            if mutes and count > 3 and at - part.first_rtp >= mutes[0][0] * part.rate_hz:
+            if mutes and count > 12 and at - part.first_rtp >= mutes[0][0] * part.rate_hz:
                 _, frames, marker = mutes.pop(0)
                 at += frames
             if at >= change and encoding + 1 < len(part.encodings):
@@ -151,7 +153,7 @@ class World:
     def events(self) -> Iterator[tuple[int, Sent | FakeStatus]]:
         """Packets and radiod's statuses in order of time."""
         events: list[tuple[int, int, Sent | FakeStatus]] = [(t, 0, p) for t, p in self.arrivals()]
-        due = [start for start in self.starts_ns]
+        due = list(self.starts_ns)
         for packet in self.packets:
             part = self.parts[packet.part]
             if part.statuses and packet.time_ns >= due[packet.part]:
@@ -189,7 +191,7 @@ def check(world: World, to: Recording, fed: int) -> None:
     """The minutes hold exactly what arrived, where it belongs; everything else is zero and listed."""
     received = [p for p in world.packets if not p.lost]
     heard = sorted({p.part for p in received})
-    epochs = {number: part for number, part in enumerate(heard, start=1)}
+    epochs = dict(enumerate(heard, start=1))
     truth = {part: _Truth(part, [p for p in received if p.part == part]) for part in heard}
     for minute, iq, extra in to.minutes:
         _check_minute(world, minute, iq, extra, epochs, truth)

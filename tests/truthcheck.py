@@ -99,7 +99,8 @@ def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0) ->
             frame = timeline.frame(rtp)
             covered[timeline.number].append((frame, frame + count))
             _check_labels(verdict, values, timeline, frame, utc)
-            _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number])
+            early = joined if timeline is timelines[0] else 0
+            _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number], early)
         extra = values["iq_extra"]
         if len(extra):
             index, count, rtp, _, utc = segments(values)[-1]
@@ -137,6 +138,7 @@ def _check_samples(
     count: int,
     rtp: int,
     absent: list[tuple[int, int]],
+    joined: int,
 ) -> None:
     expected = (expected_iq(timeline, rtp, count).astype(np.float32) / np.float32(32768)).view(np.complex64).reshape(-1)
     first = timeline.frame(rtp)
@@ -144,6 +146,9 @@ def _check_samples(
     for start, frames in absent:
         a = timeline.frame(start) - first
         unsent[max(0, a) : max(0, a + frames)] = True
+    # A packet that was overtaken may be the first to be heard; those between it and the join were sent to nobody.
+    early = max(0, joined - first)
+    unsent[:early] |= gap[index : index + count][:early]
     got, missing = values["iq"][index : index + count], gap[index : index + count]
     verdict.samples += count
     verdict.missing += int(missing.sum())

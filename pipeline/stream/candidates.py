@@ -44,14 +44,13 @@ class Candidate:
     packets: int = 1
     moves: int = 0
 
-    def continues(self, packet: Arrival, block: int) -> bool:
-        """True when the packet goes on where the run is; `block` is what radiod sends at once, in frames."""
+    def continues(self, packet: Arrival, widest: int) -> bool:
+        """True when the packet goes on where the run is; `widest` is how far two packets may be apart, in frames."""
         step = signed16(packet.sequence - self.last.sequence)
         frames = signed32(packet.timestamp - self.last.timestamp)
         if packet.origin != self.last.origin or not -REACH <= step <= REACH or step == 0:
             return False
-        widest = max(self.last.length // 4, packet.length // 4, block) * abs(step)
-        return 0 < frames * (1 if step > 0 else -1) <= widest
+        return 0 < frames * (1 if step > 0 else -1) <= widest * abs(step)
 
     def add(self, packet: Arrival) -> None:
         """The packet belongs to this run."""
@@ -73,19 +72,19 @@ class Candidates:
     runs: list[Candidate] = field(default_factory=list)
     next_number: int = 0
 
-    def find(self, packet: Arrival, block: int) -> Candidate | None:
+    def find(self, packet: Arrival, widest: int) -> Candidate | None:
         """The run that the packet continues."""
-        return next((run for run in self.runs if run.continues(packet, block)), None)
+        return next((run for run in self.runs if run.continues(packet, widest)), None)
 
     def repeated(self, packet: Arrival) -> bool:
         """True for a copy of some run's newest packet."""
         return any(run.repeats(packet) for run in self.runs)
 
     def start(self, packet: Arrival, looks_repeated: bool) -> tuple[Candidate, list[Candidate]]:
-        """A new run, and what had to go for it: the shortest one, the oldest of these."""
+        """A new run, and what had to go for it: copies first, then the shortest one, the oldest of these."""
         dropped = []
         if len(self.runs) >= MAX_CANDIDATES:
-            dropped.append(min(self.runs, key=lambda run: run.run))
+            dropped.append(min(self.runs, key=lambda run: (not run.looks_repeated, run.run)))
             self.runs.remove(dropped[0])
         run = Candidate(self.next_number, packet, packet, looks_repeated)
         self.next_number += 1
@@ -106,6 +105,12 @@ class Candidates:
             (kept if run.last.origin == origin and run.moves <= REACH else dropped).append(run)
         self.runs = kept
         return dropped
+
+    def nearer(self, timestamp: int, end: int) -> bool:
+        """True when a run is nearer to a timestamp than the known timeline, which ends at `end`."""
+        distance = abs(signed32(timestamp - end))
+        runs = [run for run in self.runs if not run.looks_repeated]
+        return any(abs(signed32(timestamp - run.last.timestamp)) < distance for run in runs)
 
     def clear(self) -> list[Candidate]:
         """Give up all; returns them."""

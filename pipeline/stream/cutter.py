@@ -27,6 +27,7 @@ NEAR_NS = SECOND
 # Samples between two files are in the first one, so they must have come when it is cut:
 # no more than half of the time that late packets are waited for, which is at least this.
 LEAST_WAIT_NS = SECOND // 5
+LOOK_NS = 5 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Cutter:
         self.again: Cut | None = None
         self.counted = intake.rejected
         self._tidied = (intake.journal.count, 0)
+        self._next_look = (0, 0)
 
     def now_utc(self, silent_ns: int, host: HostClock) -> int | None:
         """UTC by the current timeline, `silent_ns` after its newest packet came; None while unknown."""
@@ -95,11 +97,26 @@ class Cutter:
         now = self.now_utc(silent_ns, host)
         if now is None and not flush:
             return None
+        newest = self._intake.epochs[-1].id if self._intake.epochs else 0
+        if now is not None and not flush and self._looked(now, newest):
+            return None
         minutes = [m for m in (self._first_minute(epoch, host) for epoch in self._intake.epochs) if m is not None]
         if not minutes:
             return None
         minute = min(minutes)
-        return minute if flush or (now is not None and now >= minute + MINUTE + self._wait_ns) else None
+        if flush or (now is not None and now >= minute + MINUTE + self._wait_ns):
+            return minute
+        if now is not None:
+            self._next_look = (min(minute + MINUTE + self._wait_ns, now + LOOK_NS), newest)
+        return None
+
+    def _looked(self, now: int, newest: int) -> bool:
+        """True when the journal was looked through lately and nothing can be due before the next look.
+
+        Doing so several times a second would cost more than receiving.
+        """
+        at, epoch = self._next_look
+        return epoch == newest and 0 < at - now <= LOOK_NS
 
     @property
     def _wait_ns(self) -> int:
@@ -136,7 +153,7 @@ class Cutter:
         result.minutes.sort(key=lambda m: sum(s.samples for s in m.segments) / m.rate_hz, reverse=True)
         for piece in pieces:
             known = again.ends.get(piece.epoch.id) if again else None
-            self._settle(piece, result, known or self._end(piece, utc_ns, host))
+            self._settle(piece, result, known or self._end(piece, result, host))
         self._count_rejected(result, again.rejected if again else self._intake.rejected)
         self.outstanding, self.again = result, None
         return result
@@ -158,13 +175,15 @@ class Cutter:
                 pieces.append(piece)
         return pieces
 
-    def _end(self, piece: Piece, utc_ns: int, host: HostClock) -> End:
+    def _end(self, piece: Piece, result: Cut, host: HostClock) -> End:
         """Decide the epoch's next anchor and where the next file begins."""
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
         proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
-        following = next_anchor(piece.anchor, proposed, end) if proposed else piece.anchor
-        begin = following.timestamp_at(utc_ns + MINUTE)
+        # Nothing comes after a stop that a better anchor could be for.
+        moves = proposed is not None and result.tail_cause != "stop"
+        following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor
+        begin = following.timestamp_at(result.utc_ns + MINUTE)
         ahead_ns = (begin - end) * SECOND // following.rate_hz
         if not -NEAR_NS <= ahead_ns <= min(NEAR_NS, self._wait_ns // 2):
             begin = end
@@ -208,7 +227,7 @@ class Cutter:
                 epoch.previous_sequence, epoch.previous_end = end.previous_sequence, end.previous_end
                 # A packet that reaches over the cut began earlier.
                 epoch.forget_formats(epoch.cut - STATUS_REACH_S * epoch.rate_hz)
-        intake.source.forget_holes(intake.source.sealed - 60 * intake.source.rate_hz)
+        intake.source.holes.forget(intake.source.sealed - 60 * intake.source.rate_hz)
         intake.epochs = [e for e in intake.epochs if e is intake.epoch or len(self._uncut(e).records)]
 
     def crowded(self) -> bool:

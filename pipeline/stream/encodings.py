@@ -72,15 +72,25 @@ def encodings_of(
     before = said[np.maximum(row, 0)]
     after = said[np.minimum(row + 1, len(said) - 1)]
     widths = np.array([bytes_per_frame(name) for name in names], np.int64)
-    step = np.diff(records["timestamp"], append=0)
-    contiguous = np.diff(records["sequence"], append=0) == 1
-    measured = np.where(contiguous & (step > 0), records["length"] // np.maximum(step, 1), 0)
-    known = np.flatnonzero(np.isin(measured, widths))
-    # A packet before a hole has no next one to measure by: its neighbour of the same length is alike.
-    for i in np.setdiff1d(np.arange(len(records)), known):
-        same = known[records["length"][known] == records["length"][i]]
-        alike = same if len(same) else known
-        if len(alike):
-            measured[i] = measured[alike[np.argmin(np.abs(alike - i))]]
+    measured = _measured(records, widths)
     take_after = (widths[before] != measured) & (widths[after] == measured)
     return np.where(take_after, after, before), names
+
+
+def _measured(records: Records, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Bytes per frame as each packet's distance to the next one shows it; the likeliest where it does not."""
+    lengths = records["length"].astype(np.int64)
+    step = np.diff(records["timestamp"], append=0)
+    lost = np.diff(records["sequence"], append=0) - 1
+    measured = np.where((lost == 0) & (step > 0), lengths // np.maximum(step, 1), 0)
+    known = np.flatnonzero(np.isin(measured, widths))
+    for i in np.setdiff1d(np.arange(len(records)), known):
+        # The packets that are missing before the next one have a frame each at least.
+        fits = [width for width in widths if step[i] <= 0 or lengths[i] // width <= step[i] - max(0, lost[i])]
+        same = known[lengths[known] == lengths[i]]
+        alike = same if len(same) else known
+        if len(fits) == 1:
+            measured[i] = fits[0]
+        elif len(alike):
+            measured[i] = measured[alike[np.argmin(np.abs(alike - i))]]
+    return measured

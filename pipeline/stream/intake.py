@@ -268,6 +268,8 @@ class Intake:
         for epoch in reversed(self.epochs):
             if not epoch.owns_status(said.timesnap, said.arrival_ns, epoch is current):
                 continue
+            if epoch is current and self.source.candidates.nearer(said.timesnap, self.source.end):
+                return False
             if said.rate_hz and epoch.rate_known and said.rate_hz != epoch.rate_hz:
                 continue
             epoch.learn(said.timesnap, said.rate_hz, said.encoding)

@@ -16,15 +16,15 @@ used only to tell a long silence of one timeline from the start of another.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 from pipeline.stream.candidates import Arrival, Candidate, Candidates, Origin
+from pipeline.stream.holes import Hole, Holes
 from pipeline.stream.rtp import SEQUENCE_MODULUS, signed16, signed32
 
-__all__ = ["NOTHING_SEALED", "Admission", "Arrival", "Hole", "Origin", "Source"]
+__all__ = ["NOTHING_SEALED", "Admission", "Arrival", "Origin", "Source"]
 
 # Runs that turn held packets into a timeline. A rate change or a jump of the same sender
 # is certain after three; another sender must keep on for 160 ms of radiod's 20 ms blocks
@@ -43,10 +43,6 @@ START_REORDER = 64
 REPEAT_WINDOW = 64
 # So many may be missing whatever their size; more must be worth the samples that are missing.
 ANY_SIZE = 64
-# Holes remembered; the oldest are forgotten first and their packets then count as duplicates.
-MAX_HOLES = 4096
-# The checkpoint has room for so many of them.
-KEPT_HOLES = 1500
 NOTHING_SEALED = -(1 << 62)
 # All encodings have two or four bytes per number.
 UNIT = 4
@@ -62,21 +58,6 @@ class Admission(IntEnum):
     DUPLICATE = 5
     LATE = 6  # it has its place, but what lies there was cut already
     BAD = 7
-
-
-@dataclass(slots=True)
-class Hole:
-    """Sequence numbers [first, stop) that have not come; their samples lie in [start, end).
-
-    They begin up to `slack` earlier if the packet before has wider samples than was thought.
-    """
-
-    first: int
-    stop: int
-    start: int
-    end: int
-    counted: bool = True
-    slack: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +96,7 @@ class Source:
     extended_sequence: int = 0
     extended_timestamp: int = 0
     held_number: int = 0
-    holes: list[Hole] = field(default_factory=list)
+    holes: Holes = field(default_factory=Holes)
     candidates: Candidates = field(default_factory=Candidates)
     past: Past | None = None
     _next_sequence: int = 0
@@ -186,7 +167,7 @@ class Source:
             return self._hold(packet)
         first = self.sequence + 1
         if lost:
-            self._open_hole(Hole(first, first + lost, self.end, self.end + ahead, slack=self._slack(self.length)))
+            self.holes.open(Hole(first, first + lost, self.end, self.end + ahead, slack=self._slack(self.length)))
             self.lost += lost
         self._place(first + lost, self.end + ahead, packet.length, packet.arrival_ns)
         return Admission.LATE if self.end <= self.sealed else Admission.PLACE
@@ -228,23 +209,24 @@ class Source:
     def _admit_behind(self, packet: Arrival, step: int) -> Admission:
         extended = self.sequence + step
         at = self.timestamp + signed32(packet.timestamp - self.timestamp)
-        hole = self._hole_of(extended)
-        stop = at + packet.length // self.bytes_per_frame
-        if hole >= 0 and stop > self.holes[hole].end:
-            # It may be of before a change to samples half as wide.
-            stop = at + packet.length // 8
-        if hole < 0 or at < self.holes[hole].start - self.holes[hole].slack or stop > self.holes[hole].end:
-            if hole < 0 and self._just_received(packet, step, at):
+        hole = self.holes.find(extended)
+        if hole is None:
+            if self._just_received(packet, step, at):
                 self.duplicates += 1
                 return Admission.DUPLICATE
             return self._hold(packet)
-        counted = self.holes[hole].counted
-        self._fill(hole, extended, at, stop, self._slack(packet.length))
+        stop = at + packet.length // self.bytes_per_frame
+        if stop > hole.end:
+            # It may be of before a change to samples half as wide.
+            stop = at + packet.length // 8
+        if at < hole.start - hole.slack or stop > hole.end:
+            return self._hold(packet)
+        self.holes.fill(hole, extended, at, stop, self._slack(packet.length))
         self.extended_sequence, self.extended_timestamp = extended, at
         if stop <= self.sealed:
             return Admission.LATE
         # A packet that reaches over the seal is in its minute's file as lost.
-        if counted and at >= self.sealed:
+        if hole.counted and at >= self.sealed:
             self.lost -= 1
         return Admission.REORDERED
 
@@ -252,37 +234,14 @@ class Source:
         near = -REPEAT_WINDOW <= step <= 0 and self.timestamp - self.rate_hz <= at <= self.timestamp
         return near and packet.arrival_ns - self.arrival_ns <= IDLE_NS
 
-    def _open_hole(self, hole: Hole) -> None:
-        self.holes.append(hole)
-        if len(self.holes) > MAX_HOLES:
-            del self.holes[: MAX_HOLES // 2]
-
-    def _hole_of(self, sequence: int) -> int:
-        """Where in `holes`, which are in order, a sequence number is missing; -1 = nowhere."""
-        at = bisect_right(self.holes, sequence, key=lambda hole: hole.first) - 1
-        return at if at >= 0 and sequence < self.holes[at].stop else -1
-
     def _slack(self, length: int) -> int:
         return length // 8 if self.bytes_per_frame == 4 else 0
-
-    def _fill(self, at: int, sequence: int, start: int, end: int, slack: int) -> None:
-        """Take one packet out of a hole; what is left are at most two smaller ones."""
-        hole = self.holes[at]
-        parts = [
-            Hole(hole.first, sequence, hole.start, start, hole.counted, hole.slack),
-            Hole(sequence + 1, hole.stop, end, hole.end, hole.counted, slack),
-        ]
-        self.holes[at : at + 1] = [part for part in parts if part.first < part.stop]
-
-    def forget_holes(self, before: int) -> None:
-        """Drop holes whose samples all lie before `before`."""
-        self.holes = [hole for hole in self.holes if hole.end > before]
 
     def _hold(self, packet: Arrival) -> Admission:
         if self.candidates.repeated(packet):
             self.duplicates += 1
             return Admission.DUPLICATE
-        run = self.candidates.find(packet, self.rate_hz // 50)
+        run = self.candidates.find(packet, self.rate_hz)
         if run is None:
             known = [Past(self.origin, self.first, self.timestamp)] if self.origin else []
             known += [self.past] if self.past else []
@@ -334,21 +293,20 @@ class Source:
         self.arrival_ns = first.arrival_ns
         reach = START_REORDER * max(1, self.rate_hz // 50, first.length // self.bytes_per_frame)
         at = first.timestamp
-        self.holes = [Hole(first.sequence - START_REORDER, first.sequence, at - reach, at, counted=False)]
+        self.holes = Holes([Hole(first.sequence - START_REORDER, first.sequence, at - reach, at, counted=False)])
 
     def to_json(self) -> dict[str, Any]:
         """Everything a successor needs, as plain values."""
-        holes = [list(astuple(hole)) for hole in self.holes[-KEPT_HOLES:]]
         state = {name: getattr(self, name) for name in _PLAIN}
         past = self.past and [self.past.origin, self.past.first, self.past.last]
-        return {**state, "holes": holes, "candidates": self.candidates.to_json(), "past": past}
+        return {**state, "holes": self.holes.to_json(), "candidates": self.candidates.to_json(), "past": past}
 
     def load_json(self, state: dict[str, Any]) -> None:
         """Become the source that `to_json` described."""
         for name in _PLAIN:
             setattr(self, name, state[name])
         self.origin = (state["origin"][0], state["origin"][1]) if state["origin"] else None
-        self.holes = [Hole(*hole) for hole in state["holes"]]
+        self.holes = Holes.from_json(state["holes"])
         self.candidates = Candidates.from_json(state["candidates"])
         if state["past"]:
             origin, first, last = state["past"]
@@ -356,6 +314,6 @@ class Source:
 
 
 _PLAIN = (
-    "rate_hz", "bytes_per_frame", "epoch", "origin", "sequence", "timestamp", "first", "length", "before", "end", "arrival_ns",
-    "sealed", "lost", "duplicates", "bad", "_next_sequence", "_next_timestamp",
+    "rate_hz", "bytes_per_frame", "epoch", "origin", "sequence", "timestamp", "first", "length", "before", "end",
+    "arrival_ns", "sealed", "lost", "duplicates", "bad", "_next_sequence", "_next_timestamp",
 )  # fmt: skip

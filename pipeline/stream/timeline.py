@@ -215,8 +215,10 @@ class Epoch:
         scarce = SCARCE_PAIR_NS // len(ordered) if len(ordered) < 20 else 0
         clock = min(arrival - utc for _, utc, arrival in self.pairs) - (host.offset_ns or 0)
         uncertainty = PAIR_FLOOR_NS + max(spread, scarce) + abs(clock) + host.uncertainty_ns
-        at, utc, arrival = self.pairs[residuals.index(best)]
-        return Anchor(at, utc, self.rate_hz, AnchorSource.RADIOD, uncertainty, self.pairs[-1][2])
+        # Of equal ones the first sample's, in whatever order they came to be known.
+        at, utc = min((at, utc) for r, (at, utc, _) in zip(residuals, self.pairs, strict=True) if r == best)
+        newest = max(arrival for _, _, arrival in self.pairs)
+        return Anchor(at, utc, self.rate_hz, AnchorSource.RADIOD, uncertainty, newest)
 
     def _from_arrivals(self, host: HostClock) -> Anchor | None:
         points = [(at, arrival) for _, at, arrival in self.arrivals]

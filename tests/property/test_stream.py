@@ -15,7 +15,8 @@ from streams import T0, Recording
 LONG = os.environ.get("GRAPE_LONG") == "1"
 EXAMPLES = 5_000 if LONG else 60
 
-sizes = st.sampled_from([(500,), (360,), (320,), (180, 140), (240,), (450, 1, 49), (97,), (1000, 3)])
+plain_sizes = st.sampled_from([(500,), (360,), (320,), (180, 140), (240,), (97,)])
+odd_sizes = st.sampled_from([(450, 1, 49), (1000, 3), (7,)])
 mutes = st.lists(st.tuples(st.integers(1, 60), st.integers(20, 30 * RATE), st.booleans()), max_size=2).map(tuple)
 outages = st.lists(st.tuples(st.integers(15, 70), st.integers(1, 50)), max_size=1).map(tuple)
 encodings = st.sampled_from([("S16BE",), ("F32LE",), ("S16BE", "F32LE", "S16BE"), ("F32LE", "S16BE")])
@@ -33,7 +34,8 @@ def parts(draw: st.DrawFn) -> tuple[Part, ...]:
         found.append(
             Part(
                 seconds=draw(st.integers(5, 150)),
-                sizes=draw(sizes),
+                # Packets of odd sizes that are lost at a change do not tell how wide the others' samples are.
+                sizes=draw(plain_sizes | odd_sizes if len(made) == 1 else plain_sizes),
                 first_rtp=draw(rtps),
                 first_sequence=draw(sequences),
                 port=40_000 + i,
@@ -63,7 +65,14 @@ def summary(to: Recording) -> list[Any]:
     """Everything that a file says, to compare recordings by."""
     found = []
     for minute, iq, extra in to.minutes:
-        facts = (minute.utc_ns, minute.anchor, minute.first_timestamp, minute.segments, minute.gaps, minute.epoch_reason)
+        facts = (
+            minute.utc_ns,
+            minute.anchor,
+            minute.first_timestamp,
+            minute.segments,
+            minute.gaps,
+            minute.epoch_reason,
+        )
         counts = (
             minute.packets_received, minute.packets_reordered, minute.packets_late, minute.packets_duplicate,
             minute.packets_bad, minute.last_arrival_ns, minute.last_timestamp, minute.samples_per_packet,

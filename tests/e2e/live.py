@@ -60,7 +60,9 @@ def spec(names: Names, channels: tuple[ChannelSpec, ...], truth: Path, **facts: 
     )
 
 
-def write_config(names: Names, ready: Ready, channels: tuple[ChannelSpec, ...], folder: Path, more: str = "") -> Path:
+def write_config(
+    names: Names, ready: Ready, channels: tuple[ChannelSpec, ...], folder: Path, more: str = "", grace_s: float = 2.0
+) -> Path:
     """A configuration that hears that station."""
     servers = ", ".join(f'"{host}:{port}"' for host, port in ready.ntp_addresses)
     text = f"""
@@ -68,6 +70,7 @@ def write_config(names: Names, ready: Ready, channels: tuple[ChannelSpec, ...], 
 instance = "{names.instance}"
 data_dir = "{folder / "data"}"
 min_free_gb = 0.0
+late_packet_grace_s = {grace_s}
 [radiod]
 data_address = "{names.group}:5004"
 interface = "lo"

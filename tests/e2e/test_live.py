@@ -44,7 +44,8 @@ def test_two_encodings_with_every_fault_and_a_worker_killed_again_and_again(name
     chance = random.Random(7)
     with running_simulator(station) as ready:
         end = time.monotonic() + 71.0
-        config = write_config(names, ready, channels, tmp_path)
+        # A packet that is overtaken just before the mute comes when that is over.
+        config = write_config(names, ready, channels, tmp_path, grace_s=8.0)
         with running(config, tmp_path) as (program, child):
             wait_for(lambda: receiving(program), 10, "packets on every channel")
             kills = 0

@@ -125,6 +125,9 @@ def _state(channel: Channel, intake: Intake, progress: Progress, now_ns: int) ->
     if intake.epoch is None:
         what = "only unusable datagrams" if intake.source.bad else "no packet yet"
         return ChannelState.STARTING, f"{what} from {where}"
+    made = _encoding(intake, channel.encoding)
+    if made not in ENCODING_NUMBERS:
+        return ChannelState.SILENT, f"radiod sends {made}, which cannot be recorded: set preset and encoding in radiod"
     silent_s = progress.silent_ns(now_ns) / SECOND
     if silent_s > SILENT_AFTER_S:
         return ChannelState.SILENT, f"no packets for {silent_s:.0f} s from {where}"

@@ -34,6 +34,7 @@ class FakeStatus:
     sample_rate_hz: int | None = None
     encoding: str | None = None
     ssrc: int = SSRC
+    output_channels: int | None = None
 
 
 @dataclass

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.stream.journal import FLAG_LATE, Kind
-from pipeline.stream.rtp import bytes_per_frame
+from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame
 from pipeline.stream.timeline import Epoch
 
 Records = npt.NDArray[np.void]
@@ -41,6 +41,8 @@ def uncut(records: Records, epoch: Epoch, default: str) -> Uncut:
     encodings, names = encodings_of(rows, epoch.formats, default)
     widths = np.array([bytes_per_frame(name) for name in names], np.int64)[encodings]
     left = rows["timestamp"] + rows["length"].astype(np.int64) // widths > epoch.cut
+    # Mono, Opus and the like: better no samples than wrong ones.
+    left &= np.array([name in ENCODING_NUMBERS for name in names])[encodings]
     return Uncut(rows[left], numbers[left], encodings[left], names)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.stream.candidates import Arrival, Candidate, Origin
 from pipeline.stream.journal import FLAG_LATE, FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
-from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
+from pipeline.stream.rtp import bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
 
@@ -41,6 +41,8 @@ class Status(Protocol):
     def sample_rate_hz(self) -> int | None: ...
     @property
     def encoding(self) -> str | None: ...
+    @property
+    def output_channels(self) -> int | None: ...
 
 
 class Said(NamedTuple):
@@ -190,8 +192,7 @@ class Intake:
         source.candidates.runs.remove(run)
         source.give_up_held()
         self.begin(number, reason, run.first)
-        opening = Row(0, 0, run.first.arrival_ns, number, 0, 0, 0, REASONS.index(reason), Kind.EPOCH)
-        moved = [(journal.position, opening)]
+        moved = []
         for row in rows:
             packet = arrival_of(row)
             verdict = source.admit(packet)
@@ -200,7 +201,8 @@ class Intake:
                 self.count_placed(verdict)
         # What does not go on from the run's first packet is not of this timeline either.
         source.give_up_held()
-        journal.append_moved(moved)
+        opening = Row(0, 0, run.first.arrival_ns, number, len(moved), 0, 0, REASONS.index(reason), Kind.EPOCH)
+        journal.append_moved([(journal.position, opening), *moved])
         self.match_pending()
 
     def begin(self, number: int, reason: str, first: Arrival) -> None:
@@ -253,7 +255,7 @@ class Intake:
             status.rtp_timesnap,
             status.gps_time_utc_ns,
             status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
-            status.encoding if status.encoding in ENCODING_NUMBERS else None,
+            _format(status),
             arrival_ns,
         )
         if not self._match(said):
@@ -316,3 +318,11 @@ def arrival_of(row: Any) -> Arrival:
         (text, int(row["port"])),
         int(row["arrival_ns"]),
     )
+
+
+def _format(status: Status) -> str | None:
+    """How packets are made: an encoding, or the name of something that no file can hold."""
+    channels = status.output_channels
+    if channels not in (None, 2):
+        return f"{channels}-channel {status.encoding or 'audio'}"
+    return status.encoding

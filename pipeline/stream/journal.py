@@ -42,7 +42,8 @@ class Kind(IntEnum):
     STATUS = 2  # radiod status datagram as it came
     # RTP payload of no known timeline; `timestamp` and `sequence` as on the wire, `epoch` the number of its run
     HELD = 3
-    EPOCH = 4  # a new RTP timeline begins, `flags` says why; this and the following have no payload
+    # A new RTP timeline begins with the next `length` records, `flags` says why; without payload, as what follows.
+    EPOCH = 4
     DUPLICATE = 5  # `length` such packets
     BAD = 6
 

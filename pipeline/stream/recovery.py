@@ -91,18 +91,21 @@ def _replay(intake: Intake, rows: Iterable[np.void]) -> None:
     source = intake.source
     duplicates, bad = source.duplicates, source.bad
     opening: np.void | None = None
-    promoting = False
+    promoting, moved = False, 0
     for row in rows:
         kind = row["kind"]
         promoting = False
         if kind == Kind.EPOCH:
-            opening = row
+            opening, moved = row, int(row["length"])
         elif kind == Kind.DATA:
             if opening is not None:
                 _reopen(intake, opening, row)
                 opening = None
             verdict = source.admit(arrival_of(row))
             intake.count_placed(Admission.LATE if row["flags"] & FLAG_LATE else verdict)
+            moved -= 1
+            if moved == 0:
+                intake.match_pending()
         elif kind == Kind.HELD:
             promoting = source.admit(arrival_of(row)) is Admission.PROMOTE
         elif kind == Kind.STATUS:
@@ -122,7 +125,6 @@ def _reopen(intake: Intake, opening: np.void, first: np.void) -> None:
     packet = arrival_of(first)
     intake.source.candidates.clear()
     intake.begin(int(opening["epoch"]), REASONS[int(opening["flags"])], packet)
-    intake.match_pending()
 
 
 def _relearn(intake: Intake, row: np.void) -> None:

@@ -103,8 +103,8 @@ def wrap16(sequence: int) -> int:
 
 
 def bytes_per_frame(encoding: str) -> int:
-    """Bytes of one I/Q pair."""
-    return 2 * int(_DTYPES[encoding].itemsize)
+    """Bytes of one I/Q pair; of an encoding that cannot be decoded, as if it were 16-bit."""
+    return 2 * int(_DTYPES[encoding].itemsize) if encoding in _DTYPES else 4
 
 
 def is_s16(encoding: str) -> bool:

@@ -44,7 +44,7 @@ class Holes:
     def __len__(self) -> int:
         return len(self._holes)
 
-    def open(self, hole: Hole) -> None:
+    def add(self, hole: Hole) -> None:
         """Remember a hole after all others."""
         self._holes.append(hole)
         if len(self._holes) > MAX_HOLES:

@@ -156,9 +156,10 @@ class Source:
     def _admit_ahead(self, packet: Arrival, step: int) -> Admission:
         self._learn_width(packet, step)
         ahead = signed32(packet.timestamp - self.end)
-        lost = self._lost(step, ahead)
-        plausible = ahead >= 0 and (
-            (ahead <= self.rate_hz and (lost <= ANY_SIZE or 4 * ahead >= lost * self._usual_frames()))
+        lost = self._lost(step, ahead, packet.marker)
+        room = ahead >= 0 and (lost <= ANY_SIZE or 4 * ahead >= lost * self._usual_frames())
+        plausible = room and (
+            ahead <= self.rate_hz
             or (step == 1 and packet.marker)
             or self._fits(lost, ahead)
             or self._elapsed(ahead, packet.arrival_ns)
@@ -167,7 +168,7 @@ class Source:
             return self._hold(packet)
         first = self.sequence + 1
         if lost:
-            self.holes.open(Hole(first, first + lost, self.end, self.end + ahead, slack=self._slack(self.length)))
+            self.holes.add(Hole(first, first + lost, self.end, self.end + ahead, slack=self._slack(self.length)))
             self.lost += lost
         self._place(first + lost, self.end + ahead, packet.length, packet.arrival_ns)
         return Admission.LATE if self.end <= self.sealed else Admission.PLACE
@@ -188,18 +189,19 @@ class Source:
         # radiod splits a block into packets of unequal size (180 + 140).
         return max(1, (self.length + (self.before or self.length)) // (2 * self.bytes_per_frame))
 
-    def _lost(self, step: int, ahead: int) -> int:
+    def _lost(self, step: int, ahead: int, marker: bool) -> int:
         """Packets missing before this one: known modulo 2^16, the timestamps tell which multiple."""
         lost, frames = step - 1, self._usual_frames()
-        wraps = round((ahead / frames - lost) / SEQUENCE_MODULUS) if lost else 0
+        # radiod marks the first packet after a mute (ka9q-radio src/audio.c).
+        wraps = round((ahead / frames - lost) / SEQUENCE_MODULUS) if lost or not marker else 0
         more = lost + wraps * SEQUENCE_MODULUS
         # Much more time than packets: the stream was mute besides.
         return more if wraps > 0 and abs(more * frames - ahead) <= ahead // 32 else lost
 
     def _fits(self, lost: int, ahead: int) -> bool:
-        """True when `lost` packets of about the usual size fill `ahead` samples."""
+        """True when `lost` packets of about the usual size fill `ahead` samples; what wrapped is only a guess."""
         frames = self._usual_frames()
-        return lost > 0 and 0.5 * lost * frames <= ahead <= 2 * lost * frames + self.rate_hz // 10
+        return 0 < lost < SEQUENCE_MODULUS and 0.5 * lost * frames <= ahead <= 2 * lost * frames + self.rate_hz // 10
 
     def _elapsed(self, ahead: int, arrival_ns: int) -> bool:
         """True when the samples that are missing are about the time that passed."""

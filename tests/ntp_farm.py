@@ -1,10 +1,9 @@
-"""NTP servers for tests: in threads on loopback, and in a simulated world without sockets."""
+"""NTP servers for tests, on loopback: replies good and bad, and who sends them."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import random
 import select
 import socket
 import struct
@@ -12,16 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from helpers import free_port
 from pipeline.config import Ntp, Server
 from pipeline.ntp import wire
-from pipeline.ntp.engine import Ask, AskLocal, Engine, Resolve
-from pipeline.ntp.peer import Address
-from pipeline.ntp.reading import Absence, KernelState, Reading
-from pipeline.ntp.report import Note, Report
-from pipeline.ntp.verdict import Basis
-from pipeline.ntp.wire import Instant
 
 SECOND = 10**9
 # 22 November 2026, 12:00 UTC: no leap second anywhere near.
@@ -74,7 +68,50 @@ class Reply:
 
 KISS_RATE = Reply(stratum=0, leap=3, refid=b"RATE", zero_receive=True, zero_transmit=True, reference_age_s=0)
 
-Answer = Callable[[bytes, int], Sequence[bytes]]
+# Answers whose header or stamps must not be used, by number and name of the case, with the word for why.
+REFUSED = {
+    "02 leap 3": (Reply(leap=3), "unsync"),
+    "03 stratum 16": (Reply(stratum=16), "unsync"),
+    "03 stratum 255": (Reply(stratum=255), "unsync"),
+    "08 receive stamp 0": (Reply(zero_receive=True), "zero-ts"),
+    "08 transmit stamp 0": (Reply(zero_transmit=True), "zero-ts"),
+    "09 root dispersion 16 s": (Reply(root_dispersion_s=16.0), "header"),
+    "09 root delay 65535 s": (Reply(root_delay_s=65535.0), "header"),
+    "10 reference in the future": (Reply(reference_age_s=-100.0), "header"),
+    "10 reference two days old": (Reply(reference_age_s=2 * 86400.0), "stale-ref"),
+    "11 local clock of ntpd": (Reply(stratum=6, refid=bytes([127, 127, 1, 0])), "local-ref"),
+    "11 local stratum 1 of chronyd": (Reply(refid=bytes([127, 127, 1, 1]), root_dispersion_s=0), "local-ref"),
+    "11 refid LOCL": (Reply(refid=b"LOCL"), "local-ref"),
+    "11 refid FREE": (Reply(refid=b"FREE"), "local-ref"),
+    "12 answered before it was asked": (Reply(interval_s=-0.5), "server-interval"),
+    "12 held for ten seconds": (Reply(interval_s=10.0), "server-interval"),
+    "13 delay negative": (Reply(interval_s=0.03), "neg-delay"),
+    "34 distance 1.6 s": (Reply(root_dispersion_s=1.6), "distance"),
+    "34 precision of a year": (Reply(precision=25), "distance"),
+}
+# What is no answer to our request at all: it is ignored and waiting goes on.
+IGNORED = {
+    "06 kiss from a stranger": (replace(KISS_RATE, origin=bytes(8)), "bogus"),
+    "14 our own packet": (Reply(mode=3), "mode"),
+    "14 broadcast": (Reply(mode=5), "mode"),
+    "14 control": (Reply(mode=6), "mode"),
+    "15 version 1": (Reply(version=1), "version"),
+    "15 version 7": (Reply(version=7), "version"),
+    "16 origin zero": (Reply(origin=bytes(8)), "bogus"),
+    "16 origin random": (Reply(origin=b"whatever"), "bogus"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A packet that leaves after so many seconds."""
+
+    seconds: float
+    packet: bytes
+
+
+# What a server makes of a request and the time at which it came, Unix ns.
+Answer = Callable[[bytes, int], Sequence[bytes | Later]]
 
 
 def good(request: bytes, receive_ns: int) -> list[bytes]:
@@ -87,19 +124,34 @@ def saying(reply: Reply) -> Answer:
     return lambda request, receive_ns: [reply.to_bytes(request, receive_ns)]
 
 
+def distant(there_s: float, back_s: float, reply: Reply = Reply()) -> Answer:
+    """A server that far away."""
+
+    def answer(request: bytes, receive_ns: int) -> list[Later]:
+        packet = reply.to_bytes(request, receive_ns + round(there_s * SECOND))
+        return [Later(there_s + back_s, packet)]
+
+    return answer
+
+
 def silent(_request: bytes, _receive_ns: int) -> list[bytes]:
     """A dead server."""
     return []
 
 
 class Fakes:
-    """UDP servers in one thread. `requests` has what each has received."""
+    """UDP servers in one thread. `requests` has what each has received, `clients` from where;
+    `waiting` what will be sent later.
+    """
 
     def __init__(self, answers: Sequence[Answer], host: str = "127.0.0.1") -> None:
         self.requests: list[list[bytes]] = [[] for _ in answers]
         self.clients: list[list[tuple[str, int]]] = [[] for _ in answers]
         self._answers = answers
-        self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in answers]
+        self.waiting: list[tuple[float, int, int, bytes, tuple[str, int]]] = []
+        self._serial = itertools.count()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sockets = [socket.socket(family, socket.SOCK_DGRAM) for _ in answers]
         for s in self.sockets:
             s.bind((host, 0))
         self.servers = tuple(Server(host, s.getsockname()[1]) for s in self.sockets)
@@ -109,17 +161,27 @@ class Fakes:
 
     def _serve(self) -> None:
         while True:
-            ready, _, _ = select.select([self._stop[0], *self.sockets], [], [], 30)
-            if self._stop[0] in ready or not ready:
+            wait_s = max(self.waiting[0][0] - time.monotonic(), 0) if self.waiting else 30
+            ready, _, _ = select.select([self._stop[0], *self.sockets], [], [], wait_s)
+            if self._stop[0] in ready:
                 return
             for s in ready:
-                data, client = s.recvfrom(1024)
-                now = time.time_ns()
-                i = self.sockets.index(s)
-                self.requests[i].append(data)
-                self.clients[i].append(client)
-                for packet in self._answers[i](data, now):
-                    s.sendto(packet, client)
+                self._answer(self.sockets.index(s))
+            while self.waiting and self.waiting[0][0] <= time.monotonic():
+                _, _, i, packet, client = heapq.heappop(self.waiting)
+                self.sockets[i].sendto(packet, client)
+
+    def _answer(self, i: int) -> None:
+        data, client = self.sockets[i].recvfrom(1024)
+        now = time.time_ns()
+        self.requests[i].append(data)
+        self.clients[i].append(client)
+        for packet in self._answers[i](data, now):
+            if isinstance(packet, Later):
+                due = time.monotonic() + packet.seconds
+                heapq.heappush(self.waiting, (due, next(self._serial), i, packet.packet, client))
+            else:
+                self.sockets[i].sendto(packet, client)
 
     def close(self) -> None:
         self._stop[1].send(b"x")
@@ -129,9 +191,9 @@ class Fakes:
 
 
 @contextmanager
-def fakes(*answers: Answer) -> Iterator[Fakes]:
+def fakes(*answers: Answer, host: str = "127.0.0.1") -> Iterator[Fakes]:
     """Servers for the length of a block."""
-    farm = Fakes(answers)
+    farm = Fakes(answers, host)
     try:
         yield farm
     finally:
@@ -140,155 +202,10 @@ def fakes(*answers: Answer) -> Iterator[Fakes]:
 
 def closed_port() -> Server:
     """A server on 127.0.0.1 that is not there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        return Server("127.0.0.1", s.getsockname()[1])
+    return Server("127.0.0.1", free_port())
 
 
-# A server in the simulated world: (request, true UTC ns) -> packets; its way is `rtt_s`.
-@dataclass(slots=True)
-class Simulated:
-    """A server; `up` and `reply` may be changed while the world runs."""
-
-    reply: Reply = Reply()
-    up: bool = True
-    rtt_s: float = 0.02
-    jitter_s: float = 0.0
-    asked_s: list[float] = field(default_factory=list)
-
-
-class World:
-    """An engine with simulated servers and a simulated host clock; seconds from the start at noon.
-
-    `offset_s` is host - UTC, `ppm` the rate at which the raw clock gains on UTC (and the host's clock with it).
-    """
-
-    def __init__(
-        self,
-        servers: Sequence[Simulated],
-        config: Ntp | None = None,
-        offset_s: float = 0.0,
-        ppm: float = 0.0,
-        utc_ns: int = NOON_NS,
-        carried: Basis | None = None,
-        lan: bool = False,
-    ) -> None:
-        self.servers = list(servers)
-        self.offset_ns = round(offset_s * SECOND)
-        self.ppm = ppm
-        self.asleep_ns = 0
-        self.start_utc_ns = utc_ns
-        self.t = 0
-        self.kernel = KernelState(False, 16.0, 0.0, 0)
-        self.sources: dict[str, Callable[[Instant], Reading | Absence]] = {}
-        self.unreachable: set[str] = set()
-        self.names: dict[str, tuple[Address, ...]] = {}
-        self.reports: list[tuple[float, Report]] = []
-        self.notes: list[tuple[float, Note]] = []
-        self.local_asked_s: list[float] = []
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
-        self._serial = itertools.count()
-        self._random = random.Random(4)
-        given = config or Ntp(sources=("servers",))
-        if config is None or not config.servers or config.servers == Ntp().servers:
-            addresses = tuple(Server(f"192.0.2.{i + 1}", lan=lan) for i in range(len(servers)))
-            given = replace(given, servers=addresses)
-        self.config = given
-        self.engine = Engine(given, self.now(), carried)
-
-    def utc_ns(self) -> int:
-        return self.start_utc_ns + self.t
-
-    def now(self) -> Instant:
-        """The host's clocks."""
-        raw = 1_000 * SECOND + self.t - self.asleep_ns + round(self.t * self.ppm * 1e-6)
-        realtime = self.utc_ns() + self.offset_ns + round(self.t * self.ppm * 1e-6)
-        return Instant(realtime, raw, raw, raw + self.asleep_ns)
-
-    @property
-    def true_offset_ms(self) -> float:
-        return (self.now().realtime - self.utc_ns()) / 1e6
-
-    @property
-    def record(self):  # type: ignore[no-untyped-def]
-        """The record as published last."""
-        return self.reports[-1][1].record
-
-    @property
-    def seconds(self) -> float:
-        return self.t / SECOND
-
-    def step(self, seconds: float) -> None:
-        """Somebody sets the host's clock."""
-        self.offset_ns += round(seconds * SECOND)
-
-    def suspend(self, seconds: float) -> None:
-        """The host sleeps: real time goes on, monotonic clocks do not."""
-        self.t += round(seconds * SECOND)
-        self.asleep_ns += round(seconds * SECOND)
-
-    def run(self, seconds: float) -> None:
-        """Let that much time pass."""
-        end = self.t + round(seconds * SECOND)
-        while True:
-            for action in self.engine.tick(self.now()):
-                self._perform(action)
-            report = self.engine.publication(self.now())
-            self.notes += [(self.seconds, note) for note in self.engine.notes]
-            self.engine.notes.clear()
-            if report is not None:
-                self.reports.append((self.seconds, report))
-            wait = max(self.engine.next_ns() - self.now().monotonic, 0)
-            following = min(self.t + min(max(wait, 1_000), SECOND), end)
-            if self._queue and self._queue[0][0] <= following:
-                at, _, event = heapq.heappop(self._queue)
-                self.t = max(self.t, at)
-                event()
-                continue
-            if self.t >= end:
-                return
-            self.t = following
-
-    def _later(self, seconds: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (self.t + round(seconds * SECOND), next(self._serial), event))
-
-    def _perform(self, action: Ask | Resolve | AskLocal) -> None:
-        if isinstance(action, Ask):
-            self._ask(action.index, action.address.host)
-        elif isinstance(action, Resolve):
-            found, index = self.names.get(action.server.address), action.index
-            if found is None:
-                self._later(0.01, lambda: self.engine.pool.unresolved(index, "name: unknown", self.now()))
-            else:
-                self._later(0.01, lambda: self.engine.pool.resolved(index, found, self.now()))
-        elif action.source == "kernel":
-            self.local_asked_s.append(self.seconds)
-            self.engine.kernel(self.kernel)
-        else:
-            source = action.source
-            absent = Absence(source, "absent")
-            answer = self.sources[source](self.now()) if source in self.sources else absent
-            self._later(0.0001, lambda: self.engine.local(source, answer, self.now()))
-
-    def _ask(self, index: int, host: str) -> None:
-        server = self.servers[index]
-        server.asked_s.append(self.seconds)
-        pool = self.engine.pool
-        if host in self.unreachable:
-            pool.missed(index, "enetunreach", self.now(), unreachable=True)
-            return
-        if not server.up:
-            self._later(self.config.timeout_s, lambda: pool.missed(index, "timeout", self.now()))
-            return
-        sent, nonce = self.now(), self._random.randbytes(8)
-        forward_s = server.rtt_s / 2 + self._random.expovariate(1 / server.jitter_s) if server.jitter_s else 0.0
-        forward_s = forward_s or server.rtt_s / 2
-        packet = server.reply.to_bytes(wire.request(nonce), self.utc_ns() + round(forward_s * SECOND))
-
-        def arrive() -> None:
-            now = self.now()
-            outcome = wire.check(packet, nonce, sent, now, self.engine.limits)
-            assert not isinstance(outcome, wire.Ignored)
-            pool.outcome(index, outcome, now, forward_s + server.rtt_s / 2)
-
-        self._later(forward_s + server.rtt_s / 2, arrive)
+def asking(farm: Fakes, *more: Server, **changes: object) -> Ntp:
+    """A configuration that asks these servers alone, and soon gives up on the silent."""
+    base = Ntp(sources=("servers",), servers=(*farm.servers, *more), timeout_s=0.3)
+    return replace(base, **changes)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -13,9 +14,8 @@ from pipeline import EXIT_FAILURE, EXIT_OK
 from pipeline.cli.common import config_option, json_option, load, print_json
 from pipeline.config import Ntp
 from pipeline.ntp import measure_once
-from pipeline.ntp.report import sentence
+from pipeline.ntp.report import Report, counters_text, sentence
 from pipeline.ntp.rows import Row
-from pipeline.records import NtpRecord
 
 HEADINGS = ("", "Name", "Address", "St", "Reach", "Offset ms", "Delay ms", "Disp ms", "Reason")
 NUMERIC = (3, 4, 5, 6, 7)
@@ -31,6 +31,7 @@ def ntp(config_path: Path | None, as_json: bool, once: bool, watch: bool) -> Non
     """Measure this host's clock against the configured sources; the clock is not touched.
 
     A row a server, refusals named, the verdict last. Exit 0 when synchronised, 1 when not.
+    With --watch --json a line of JSON for every result.
 
     Example: grape-pipeline ntp --json
     """
@@ -45,7 +46,7 @@ def _once(config: Ntp, as_json: bool) -> int:
     measurement = measure_once(config, _progress if show_progress else None)
     if show_progress:
         click.echo("\r\033[K", nl=False, err=True)
-    _show(measurement.servers, measurement.record, dict(measurement.local), config, as_json)
+    _show(measurement.report, config, as_json)
     return EXIT_OK if measurement.record.synced else EXIT_FAILURE
 
 
@@ -55,16 +56,19 @@ def _progress(done: int, servers: int) -> None:
 
 def _watch(config: Ntp, as_json: bool) -> int:
     from pipeline.ntp.loop import Loop
-    from pipeline.ntp.report import Report
 
     synced = False
 
     def show(report: Report) -> None:
         nonlocal synced
         synced = bool(report.record.synced)
-        if not as_json:
-            click.clear()
-        _show(report.rows, report.record, dict(report.local), config, as_json)
+        if as_json:
+            click.echo(json.dumps(_document(report, config)))
+            return
+        click.clear()
+        _show(report, config, False)
+        click.echo(counters_text(report.counters))
+        click.echo(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()) + ", until interrupted")
 
     loop = Loop(config, show, tell=lambda note: None)
     try:
@@ -76,16 +80,20 @@ def _watch(config: Ntp, as_json: bool) -> int:
     return EXIT_OK if synced else EXIT_FAILURE
 
 
-def _show(rows: tuple[Row, ...], record: NtpRecord, local: dict[str, str], config: Ntp, as_json: bool) -> None:
+def _document(report: Report, config: Ntp) -> dict[str, Any]:
+    verdict = report.record.at(time.monotonic_ns(), config.stale_after_s)
+    return {"servers": [row.as_dict() for row in report.rows], "verdict": verdict}
+
+
+def _show(report: Report, config: Ntp, as_json: bool) -> None:
     if as_json:
-        verdict = record.at(time.monotonic_ns(), config.stale_after_s)
-        print_json({"servers": [row.as_dict() for row in rows], "verdict": verdict})
+        print_json(_document(report, config))
         return
-    for line in _table(rows):
+    for line in _table(report.rows):
         click.echo(line)
-    for source, text in local.items():
+    for source, text in report.local.items():
         click.echo(f"{source}: {text}")
-    click.echo(sentence(record, len(rows)))
+    click.echo(sentence(report.record, len(report.rows), report.why))
 
 
 def _table(rows: tuple[Row, ...]) -> list[str]:

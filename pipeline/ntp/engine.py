@@ -19,8 +19,7 @@ from pipeline.ntp.peer import Drift
 from pipeline.ntp.plan import SECOND, WITNESS_INTERVAL_S, Grid, RetryChain
 from pipeline.ntp.pool import SERVERS, Ask, Pool, Resolve
 from pipeline.ntp.reading import Absence, KernelState, Reading
-from pipeline.ntp.report import Counters, Note, Report, changes, sentence
-from pipeline.ntp.rows import Row, RowState
+from pipeline.ntp.report import Counters, Note, Report, Teller, essence, kernel_line
 from pipeline.ntp.select import Outcome
 from pipeline.ntp.verdict import Basis, Judge, View, basis_of_reading
 from pipeline.ntp.wire import PHI, Instant, Limits
@@ -68,13 +67,17 @@ class Engine:
         self._round_open = False
         self._step_count = 0
         self._agreeing: frozenset[int] = frozenset()
+        self._fitted: float | None = None
+        self._good = False
+        self._disturbed = False  # something happened that is judged at once
         self._shown: tuple[object, ...] = ()
-        self._row_states: dict[str, RowState] = {}
+        self._teller = Teller()
 
     # Events that do not concern a server
 
     def local(self, source: str, answer: Reading | Absence, now: Instant) -> None:
         """What a local daemon said."""
+        self._disturbed = True
         before, self._local[source] = self._local.get(source), answer
         if isinstance(answer, Reading) is not isinstance(before, Reading):
             if isinstance(answer, Reading):
@@ -115,9 +118,11 @@ class Engine:
         step_ns = (now.realtime - now.monotonic) - (last.realtime - last.monotonic)
         if asleep_ns > SUSPEND_NS:
             self._note(f"host was suspended for {asleep_ns / 1e9:.0f} s; measuring anew", warning=True)
+            self._disturbed = True
             self._judge.forget()
             self._measure_anew(now)
         elif abs(step_ns) > STEP_NS:
+            self._disturbed = True
             self._step_count += 1
             self._note(f"host clock was stepped by {step_ns / 1e9:+.6f} s", warning=True)
             self._local_due = self._local_sources()
@@ -136,6 +141,7 @@ class Engine:
         self._cycle_ns = self._grid.next_cycle(now.monotonic)
         self._local_due = self._local_sources()
         self.counters.cycles += 1
+        self._fitted = frequency.fit([tuple(p.history) for p in self.pool.peers if p.index in self._agreeing])
         if self.counters.cycles > STARTING_CYCLES:
             self.starting = False
         if self.pool.outage():
@@ -152,25 +158,35 @@ class Engine:
 
     def publication(self, now: Instant) -> Report | None:
         """Judge what is known; a report when it is time for one or the verdict has changed."""
-        report = self.report(now)
-        record = report.record
+        if self._can_wait(now):
+            return None
+        record, evaluation = self._judged(now)
+        self._good = record.state == NtpState.SYNCED
+        self._disturbed = False
         round_over = self._round_open and not self.pool.busy(now)
         if round_over:
             self._round_open = False
             self._conclude(record, now)
-        shown = (
-            record.state, record.valid, record.synced, record.quality, record.flags, record.leap, record.step_count,
-        )  # fmt: skip
-        changed = shown != self._shown
-        if not changed and not round_over and self._heartbeat_ns is None:
+        shown = essence(record)
+        if shown == self._shown and not round_over and self._heartbeat_ns is None:
             return None
-        self._tell(report, changed)
         self._shown = shown
         self._count_publication(now, record)
+        report = self._compile(record, evaluation)
+        in_doubt = self.pool.outage() or self._judge.in_leap
+        self.notes += self._teller.notes(report, settled=not self.pool.busy(now), votes_count=not in_doubt)
         return report
+
+    def _can_wait(self, now: Instant) -> bool:
+        """With a good verdict out, each answer of a round need not be weighed on its own."""
+        quiet = self._good and not self._disturbed and self._heartbeat_ns is None
+        return quiet and self._round_open and self.pool.busy(now)
 
     def report(self, now: Instant) -> Report:
         """The verdict of this moment with everything that goes with it."""
+        return self._compile(*self._judged(now))
+
+    def _judged(self, now: Instant) -> tuple[NtpRecord, Evaluation]:
         drift = self._drift(now)
         evaluation = evaluate(self.pool.peers, self.config, now, drift)
         self._agreeing = evaluation.selection.truechimers
@@ -179,7 +195,11 @@ class Engine:
             self._judge.leap_passed = False
             self._note("the leap second is over; measuring anew")
             self._measure_anew(now)
-        return Report(record, self._rows(evaluation), self.counters.as_dict(), self._local_lines())
+        return record, evaluation
+
+    def _compile(self, record: NtpRecord, evaluation: Evaluation) -> Report:
+        shown = rows.build(self.pool.peers, evaluation.estimates, evaluation.selection, evaluation.thresholds)
+        return Report(record, shown, self.counters.as_dict(), self._local_lines(record), self._judge.why)
 
     def _view(self, evaluation: Evaluation, now: Instant, drift: Drift) -> View:
         outage = self.pool.outage()
@@ -192,11 +212,18 @@ class Engine:
             contradiction=not outage and evaluation.selection.outcome is Outcome.NO_MAJORITY,
             starting=self.starting,
             kernel_synchronised=self._kernel is not None and self._kernel.synchronised,
+            kernel_leap=0 if self._kernel is None else self._kernel.leap,
+            lack=self._lack(outage, evaluation),
             drift=drift,
             step_count=self._step_count,
             truechimers=0 if outage else len(evaluation.selection.truechimers),
             falsetickers=0 if outage else len(evaluation.selection.falsetickers),
         )
+
+    def _lack(self, outage: bool, evaluation: Evaluation) -> str:
+        if not len(self.pool):
+            return "no time source answers"
+        return "no server answers" if outage else evaluation.lack
 
     def _daemon(self, now: Instant) -> Basis | None:
         """The first healthy local daemon, in the order of the configuration."""
@@ -213,8 +240,7 @@ class Engine:
         kernel = self._kernel
         if kernel is not None and (kernel.synchronised or self._daemon(now) is not None):
             return Drift(kernel.frequency, PHI)
-        fitted = frequency.fit([tuple(p.history) for p in self.pool.peers if p.index in self._agreeing])
-        return Drift() if fitted is None else Drift(fitted, PHI)
+        return Drift() if self._fitted is None else Drift(self._fitted, PHI)
 
     def _conclude(self, record: NtpRecord, now: Instant) -> None:
         """A round is over: go on with the plan, or ask again soon."""
@@ -237,28 +263,18 @@ class Engine:
 
     # What to tell
 
-    def _tell(self, report: Report, changed: bool) -> None:
-        if not self.pool.outage():  # the votes of old samples are no news
-            self.notes += changes(self._row_states, report.rows)
-            self._row_states = {row.name: row.state for row in report.rows}
-        record = report.record
-        if changed and record.state != NtpState.STARTING:
-            bad = record.state == NtpState.UNSYNCED or bool(record.flags & 1)
-            self._note(sentence(record, len(self.pool)), warning=bad)
-
-    def _rows(self, evaluation: Evaluation) -> tuple[Row, ...]:
-        return rows.build(self.pool.peers, evaluation.estimates, evaluation.selection, evaluation.thresholds)
-
-    def _local_lines(self) -> dict[str, str]:
+    def _local_lines(self, record: NtpRecord) -> dict[str, str]:
         lines = {}
-        for source, answer in self._local.items():
+        for source in self.config.sources:
+            answer = self._local.get(source)
+            if answer is None:
+                continue
             if isinstance(answer, Reading):
                 lines[source] = f"{-answer.theta_s * 1e3:+.3f} ms +- {answer.bound_s * 1e3:.3f} ms, {answer.reference}"
             else:
                 lines[source] = answer.reason
         if self._kernel is not None:
-            says = "synchronised" if self._kernel.synchronised else "not synchronised"
-            lines[KERNEL] = f"{says}, maximum error {self._kernel.max_error_s * 1e3:.3f} ms"
+            lines[KERNEL] = kernel_line(self._kernel, record)
         return lines
 
     def _note(self, text: str, warning: bool = False) -> None:

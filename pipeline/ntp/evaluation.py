@@ -23,6 +23,18 @@ class Evaluation:
     thresholds: Thresholds
     estimates: Mapping[int, Estimate]
 
+    @property
+    def lack(self) -> str:
+        """Why there is no majority; "" when there is one."""
+        agree, needed = len(self.selection.truechimers), self.thresholds.min_agree
+        return {
+            Outcome.MAJORITY: "",
+            Outcome.UNDECIDED: "answers are outstanding",
+            Outcome.NO_MAJORITY: "servers contradict each other without a majority",
+            Outcome.TOO_FEW: f"only {agree} of the {needed} servers needed agree",
+            Outcome.NO_CANDIDATES: "no usable server",
+        }[self.selection.outcome]
+
     def basis(self, now: Instant, peers: Sequence[Peer]) -> Basis | None:
         """The majority's offset as something to publish; None without a majority."""
         chosen = self.selection

@@ -253,18 +253,12 @@ class Loop:
 
 def _connect(address: Address) -> socket.socket:
     """A non-blocking UDP socket that talks to this address alone. OSError when there is no route."""
-    family, kind, proto, _, sockaddr = socket.getaddrinfo(
-        address.host,
-        address.port,
-        type=socket.SOCK_DGRAM,
-        proto=socket.IPPROTO_UDP,
-        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-    )[0]
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         with contextlib.suppress(OSError):  # without stamps T4 is read in user space
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        sock.connect(sockaddr)
+        sock.connect((address.host, address.port))
     except OSError:
         sock.close()
         raise

@@ -3,6 +3,8 @@
 One request for the system variables; the answer is text in one or more fragments.
 `offset` is theta in ms as of the last update. An unsynchronised ntpd says offset=0.0:
 only leap, the source in the status word and the age say whether it means anything.
+ntpsec built with reference clocks leaves the source unspecified while it follows an NTP
+server (ctlsysstatus in ntpd/ntp_control.c); there the system peer tells.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ def parse(text: str, status: int, now: Instant, source: str = NAME) -> Reading |
         return Absence(source, "not synchronised")
     if kind == 5 or refid.startswith("127.127.1."):
         return Absence(source, "follows its own clock (LOCAL)")
-    if kind not in GOOD_SOURCES:
+    if kind not in GOOD_SOURCES and not (kind == 0 and values.get("peer", "0") != "0"):
         return Absence(source, "not synchronised")
     try:
         stratum = int(values["stratum"])

@@ -19,11 +19,24 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A row per server, the verdict, and a line per local source."""
+    """What one round gave."""
 
-    servers: tuple[Row, ...]
-    record: NtpRecord
-    local: Mapping[str, str]
+    report: Report
+
+    @property
+    def servers(self) -> tuple[Row, ...]:
+        """A row per server, in the order of the configuration."""
+        return self.report.rows
+
+    @property
+    def record(self) -> NtpRecord:
+        """The verdict."""
+        return self.report.record
+
+    @property
+    def local(self) -> Mapping[str, str]:
+        """A line per local source."""
+        return self.report.local
 
 
 def measure_once(config: Ntp, progress: Progress | None = None, outside: Outside | None = None) -> Measurement:
@@ -51,7 +64,7 @@ def measure_once(config: Ntp, progress: Progress | None = None, outside: Outside
         report = engine.report(clock())
     finally:
         loop.close()
-    return Measurement(report.rows, report.record, report.local)
+    return Measurement(report)
 
 
 def _nothing(_news: Report | Note) -> None:

@@ -11,6 +11,7 @@ import ipaddress
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.config import Server
 from pipeline.ntp.plan import (
@@ -25,7 +26,7 @@ from pipeline.ntp.plan import (
     SECOND,
     Grid,
 )
-from pipeline.ntp.wire import Instant, Refused, Sample
+from pipeline.ntp.wire import Instant, Refusal, Refused, Sample
 
 STAGES = 8  # RFC 5905 NSTAGE
 STAGE_MAX_AGE_NS = 600 * SECOND
@@ -62,8 +63,7 @@ class Drift:
     tolerance: float = 100e-6  # bound on the error of `frequency`
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A server's opinion at one moment; seconds, theta = server - host.
 
     `distance_s` grows with the age of the sample behind it; `newest_raw_ns` is when the
@@ -97,13 +97,16 @@ class Peer:
         self.addresses: tuple[Address, ...] = ()
         self.unreachable: set[Address] = set()
         self.denied: set[Address] = set()
+        self.dead = False  # the address in use has told us to go away
         self.pending = False
         self.reach = 0
         self.misses = 0
         self.polls = 0
         self.asked_ns: int | None = None
         self.ok = False  # the last poll gave a sample
+        self.answered = False  # something came from this address, once at least
         self.reason = "resolving"
+        self.reported = False  # its silence is in the log
         self.stages: deque[Sample] = deque(maxlen=STAGES)
         self.history: deque[tuple[int, int]] = deque(maxlen=HISTORY)
         self.next_ns = grid.start_ns
@@ -119,18 +122,13 @@ class Peer:
 
     @property
     def first_poll(self) -> bool:
-        """No poll of this server has come to an end yet."""
+        """No poll has come to an end yet since this address is used and samples were forgotten."""
         return self.polls - self.pending == 0
 
     @property
     def settled(self) -> bool:
         """Its first poll, with all samples of it, is over."""
         return not self.first_poll and not self.pending and not self._burst_left
-
-    @property
-    def dead(self) -> bool:
-        """The server has told us to go away."""
-        return self.address in self.denied
 
     @property
     def interval_s(self) -> float:
@@ -146,16 +144,23 @@ class Peer:
         """Ask this address from now on; samples of another one are forgotten."""
         if address != self.address:
             self.address = address
+            self.dead = address in self.denied
             self.reach = 0
             self.ok = False
+            self.answered = False
             self.clear()
         if reason:
             self.reason = reason
         elif self.reason == "resolving":
             self.reason = "not asked yet"
 
+    def begin(self) -> None:
+        """Count as not asked yet: its first answer from now on is waited for."""
+        self.polls = int(self.pending)
+
     def clear(self) -> None:
         """Forget all samples (the raw clock lost its meaning: suspend, leap second)."""
+        self.begin()
         self.stages.clear()
         self.history.clear()
 
@@ -215,13 +220,18 @@ class Peer:
         self.ok = True
         self.unreachable.clear()
         self.reach |= 1
+        if any(_contradict(sample, s) for s in self.stages):
+            self.stages.clear()
+            self.history.clear()
         self.stages.append(sample)
         if not self.history or sample.raw_ns - self.history[-1][0] >= HISTORY_SPACING_NS:
             self.history.append((sample.raw_ns, sample.utc_minus_raw_ns))
 
     def refused(self, refusal: Refused) -> None:
-        """The server answered, with something that cannot be used."""
+        """The server answered, with something that cannot be used; that our clock moved is no fault of its."""
+        was_ok = self.ok
         self._close(str(refusal.reason), answered=True)
+        self.ok = was_ok and refusal.reason is Refusal.HOST_STEP
 
     def missed(self, reason: str, now_ns: int) -> None:
         """No answer. An ICMP error is no more than that: anyone can forge one (RFC 5927)."""
@@ -244,11 +254,13 @@ class Peer:
             self.next_ns = self._hold_until_ns
         elif code in ("DENY", "RSTR") and self.address is not None:
             self.denied.add(self.address)
+            self.dead = True
             self.clear()
 
     def _close(self, reason: str, answered: bool) -> None:
         self.pending = False
         self.ok = False
+        self.answered |= answered
         self.reason = reason
         backed_off = self.misses >= MISSES_BEFORE_BACKOFF
         self.misses = 0 if answered else self.misses + 1
@@ -265,17 +277,12 @@ class Peer:
         if not stages:
             return None
 
-        def age_s(s: Sample) -> float:
-            return max(now.raw - s.raw_ns, 0) / 1e9
-
-        def theta_s(s: Sample) -> float:
-            return (s.utc_minus_raw_ns - now.base) / 1e9 + drift.frequency * age_s(s)
-
-        best = min(stages, key=lambda s: s.delay_s / 2 + drift.tolerance * age_s(s))
-        theta = theta_s(best)
-        squares = sum((theta_s(s) - theta) ** 2 for s in stages)
-        jitter = max(precision_s, math.sqrt(squares / (len(stages) - 1)) if len(stages) > 1 else 0.0)
-        aged = best.dispersion_s + drift.tolerance * age_s(best)
+        per_ns = drift.tolerance / 1e9
+        best = min(stages, key=lambda s: s.delay_s / 2 - per_ns * s.raw_ns)
+        age_s = max(now.raw - best.raw_ns, 0) / 1e9
+        theta = (best.utc_minus_raw_ns - now.base) / 1e9 + drift.frequency * age_s
+        jitter = max(precision_s, _spread_s(stages, best, drift.frequency))
+        aged = best.dispersion_s + drift.tolerance * age_s
         return Estimate(
             theta_s=theta,
             distance_s=(best.delay_s + best.root_delay_s) / 2 + aged + best.root_dispersion_s + jitter,
@@ -286,3 +293,19 @@ class Peer:
             leap=stages[-1].leap,
             newest_raw_ns=stages[-1].raw_ns,
         )
+
+
+def _contradict(a: Sample, b: Sample) -> bool:
+    """True when no asymmetry of the path explains both: the server's clock was stepped between them."""
+    wander_s = Drift().tolerance * abs(a.raw_ns - b.raw_ns) / 1e9
+    possible_s = (a.delay_s + b.delay_s) / 2 + a.dispersion_s + b.dispersion_s + wander_s
+    return abs(a.utc_minus_raw_ns - b.utc_minus_raw_ns) / 1e9 > possible_s
+
+
+def _spread_s(stages: list[Sample], best: Sample, frequency: float) -> float:
+    """How far the samples' theta lies from the best one's, all taken to the same moment (RFC 5905 section 10)."""
+    squares = 0.0
+    for s in stages:
+        apart_ns = s.utc_minus_raw_ns - best.utc_minus_raw_ns + frequency * (best.raw_ns - s.raw_ns)
+        squares += apart_ns * apart_ns
+    return math.sqrt(squares / max(len(stages) - 1, 1)) / 1e9

@@ -14,7 +14,7 @@ from pipeline.config import Ntp, Server
 from pipeline.ntp.peer import RESOLVE_AFTER_NS, Address, Peer
 from pipeline.ntp.plan import MISSES_BEFORE_BACKOFF, PUBLIC_INTERVAL_S, SECOND, Grid
 from pipeline.ntp.report import Counters, Note
-from pipeline.ntp.wire import Instant, Kiss, Refused, Sample
+from pipeline.ntp.wire import Instant, Kiss, Refusal, Refused, Sample
 
 SERVERS = "servers"  # the name of this source in the configuration
 # A name that fails is tried again soon, as the network may just be coming up, then less often.
@@ -66,12 +66,13 @@ class Pool:
         """The server's answer, `elapsed_s` after the request."""
         peer = self.peers[index]
         self._counters.answered(elapsed_s)
-        if peer.misses >= MISSES_BEFORE_BACKOFF:
+        if peer.reported:
+            peer.reported = False
             self._note(f"{peer.name}: answers again")
         if isinstance(outcome, Sample):
             self._sampled(peer, outcome, now)
         elif isinstance(outcome, Refused):
-            if peer.reason != str(outcome.reason):
+            if outcome.reason not in (peer.reason, Refusal.HOST_STEP):
                 self._note(f"{peer.name}: unusable ({outcome.reason})", warning=True)
             self._counters.refused += 1
             self._counters.refusals[str(outcome.reason)] += 1
@@ -88,6 +89,8 @@ class Pool:
             self._note("servers answer again")
             for each in self.peers:
                 each.ask_soon(now.monotonic)
+                if each is not peer:  # the first to be heard again is not to decide alone
+                    each.begin()
 
     def _kissed(self, peer: Peer, code: str, now: Instant) -> None:
         self._counters.kisses += 1
@@ -104,13 +107,17 @@ class Pool:
         before = self.outage()
         peer.missed(reason, now.monotonic)
         self._counters.missed += 1
-        if unreachable and peer.address is not None:
+        # An address that never answered may be one of a family that leads nowhere from here.
+        hopeless = unreachable or not peer.answered
+        if hopeless and peer.address is not None:
             peer.unreachable.add(peer.address)
-        if unreachable or peer.misses >= MISSES_BEFORE_BACKOFF:
-            self._assign(peer, now, ask_at_once=unreachable)
-        if peer.misses == MISSES_BEFORE_BACKOFF:
+        if hopeless or peer.misses >= MISSES_BEFORE_BACKOFF:
+            self._assign(peer, now, ask_at_once=hopeless)
+        outage = self.outage()
+        if peer.misses >= MISSES_BEFORE_BACKOFF and not (outage or before or peer.reported):
+            peer.reported = True
             self._note(f"{peer.name}: no answer to {peer.misses} requests in a row ({reason})", warning=True)
-        if self.outage() and not before:
+        if outage and not before:
             self._note("no server answers", warning=True)
 
     # Names

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pipeline.ntp.reading import KernelState
 from pipeline.ntp.rows import Row, RowState
 from pipeline.ntp.verdict import FLAG_DISAGREE
 from pipeline.records import NtpQuality, NtpRecord, NtpState
@@ -45,7 +46,8 @@ class Counters:
     def as_dict(self) -> dict[str, Any]:
         """The counters with the rates made of them."""
         cycles, replies = max(self.cycles, 1), max(self.samples + self.refused + self.kisses, 1)
-        return asdict(self) | {
+        counts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return counts | {
             "refusals": dict(self.refusals),
             "retry_rate": self.retry_rounds / cycles,
             "fallback_rate": self.relaxed_cycles / cycles,
@@ -56,12 +58,13 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One publication. `local` has a line per local source."""
+    """One publication. `local` has a line per local source, `why` what is missing for a fresh and valid verdict."""
 
     record: NtpRecord
     rows: tuple[Row, ...]
     counters: dict[str, Any]
     local: Mapping[str, str]
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def diagnostics(report: Report, room: int) -> bytes:
     rows = [row.as_dict() for row in report.rows]
     while True:
         document = {
+            "why": report.why,
             "counters": report.counters,
             "local": dict(report.local),
             "servers": rows,
@@ -88,23 +92,57 @@ def diagnostics(report: Report, room: int) -> bytes:
         rows = rows[: len(rows) * 3 // 4]
 
 
+def parse_diagnostics(text: bytes | None) -> dict[str, Any]:
+    """What `diagnostics` made, as it stands in shared memory; {} when there is none or none that can be read."""
+    try:
+        found = json.loads(text or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def counters_line(text: bytes | None) -> str:
+    """How the measuring itself goes since the monitor's start, for `status`; "" while nothing is known."""
+    counters = parse_diagnostics(text).get("counters")
+    return counters_text(counters) if isinstance(counters, dict) else ""
+
+
+def counters_text(counters: Mapping[str, Any]) -> str:
+    """The counters as an operator reads them; "" before the first request."""
+    if not counters.get("requests"):
+        return ""
+    rates = {name: counters.get(f"{name}_rate", 0.0) * 100 for name in ("rejection", "fallback", "retry", "starvation")}
+    told = ", ".join(f"{name} {rate:.1f} %" for name, rate in rates.items())
+    missed = counters.get("missed", 0) / counters["requests"] * 100
+    return f"ntp queries  {counters.get('query_ms_mean', 0.0):.1f} ms, unanswered {missed:.1f} %, {told}"
+
+
 def title(record: NtpRecord, servers: int) -> str:
     """What `ps` shows: `ntp -0.412ms synced 7/10`."""
     offset = "?" if math.isnan(record.offset_ms) else f"{record.offset_ms:+.3f}ms"
     return f"ntp {offset} {NtpState(record.state).name.lower()} {record.truechimers}/{servers}"
 
 
-def sentence(record: NtpRecord, servers: int) -> str:
-    """The verdict as an operator reads it."""
+def essence(record: NtpRecord) -> tuple[object, ...]:
+    """What makes a publication news."""
+    return (
+        record.state, record.valid, record.synced, record.quality, record.flags, record.leap, record.step_count,
+    )  # fmt: skip
+
+
+def sentence(record: NtpRecord, servers: int, why: str = "") -> str:
+    """The verdict as an operator reads it; `why` it is not a fresh and valid one."""
     state = NtpState(record.state).name.lower()
     if not record.valid:
-        return f"{state}: offset unknown, {record.truechimers} of {servers} servers agree"
-    quality = f", {NtpQuality(record.quality).name.lower()} limits" if record.quality else ""
-    text = (
-        f"{state}: host - UTC {record.offset_ms:+.3f} ms +- {record.uncertainty_ms:.3f} ms"
-        f" (jitter {record.jitter_ms:.3f} ms), {record.truechimers} of {servers} servers agree{quality},"
-        f" source {record.source}"
-    )
+        return f"{state}: offset unknown; {why or 'nothing measured yet'}"
+    cause = f" ({why})" if why else ""
+    offset = f"host - UTC {record.offset_ms:+.3f} ms +- {record.uncertainty_ms:.3f} ms"
+    text = f"{state}{cause}: {offset} (jitter {record.jitter_ms:.3f} ms)"
+    if record.truechimers:
+        text += f", {record.truechimers} of {servers} servers agree"
+    if record.quality == NtpQuality.RELAXED:
+        text += " by the relaxed limits"
+    text += f", source {record.source}"
     if record.flags & FLAG_DISAGREE:
         text += "; the local daemon contradicts the servers"
     if record.leap in (1, 2):
@@ -112,14 +150,59 @@ def sentence(record: NtpRecord, servers: int) -> str:
     return text
 
 
-def changes(before: Mapping[str, RowState], rows: Sequence[Row]) -> list[Note]:
-    """Lines for servers that became falsetickers or came back among the others."""
+def kernel_line(kernel: KernelState, record: NtpRecord) -> str:
+    """What the kernel believes, and whether that can be true."""
+    if not kernel.synchronised:
+        return "not synchronised"
+    line = f"synchronised, maximum error {kernel.max_error_s * 1e3:.3f} ms"
+    wrong_ms = abs(record.offset_ms) - record.uncertainty_ms if record.valid else 0.0
+    if wrong_ms > kernel.max_error_s * 1e3:
+        line += f", {WRONGLY}"
+    return line
+
+
+WRONGLY = "which the measured offset contradicts"
+
+
+class Teller:
+    """Lines for the log, made of what has changed between publications."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, RowState] = {}
+        self._told: tuple[object, ...] = ()
+        self._kernel_wrong = False
+
+    def notes(self, report: Report, settled: bool, votes_count: bool) -> list[Note]:
+        """What is new. A verdict is told when the round is over (`settled`), not with each answer.
+
+        Without `votes_count` (in an outage) who votes how is no news.
+        """
+        notes = []
+        if votes_count:
+            notes += _votes(self._states, report)
+            self._states = {row.name: row.state for row in report.rows}
+        wrong = WRONGLY in report.local.get("kernel", "")
+        if wrong and not self._kernel_wrong:
+            notes.append(Note(f"kernel: {report.local['kernel']}", warning=True))
+        self._kernel_wrong = wrong
+        record = report.record
+        told = essence(record if record.valid else record.replace(step_count=0))
+        if settled and told != self._told and record.state != NtpState.STARTING:
+            self._told = told
+            bad = record.state in (NtpState.UNSYNCED, NtpState.HOLDOVER) or bool(record.flags & FLAG_DISAGREE)
+            notes.append(Note(sentence(record, len(report.rows), report.why), warning=bad))
+        return notes
+
+
+def _votes(before: Mapping[str, RowState], report: Report) -> list[Note]:
+    """Servers that became falsetickers or came back among the others."""
     notes = []
-    for row in rows:
+    for row in report.rows:
         was_liar = before.get(row.name) is RowState.FALSETICKER
         if row.state is RowState.FALSETICKER and not was_liar:
             assert row.offset_ms is not None
-            notes.append(Note(f"{row.name}: falseticker, host - server {row.offset_ms:+.3f} ms", warning=True))
+            off_ms = report.record.offset_ms - row.offset_ms
+            notes.append(Note(f"{row.name}: falseticker, its clock is {off_ms:+.3f} ms off", warning=True))
         elif was_liar and row.state not in (RowState.FALSETICKER, RowState.UNUSABLE):
             notes.append(Note(f"{row.name}: agrees with the others again"))
     return notes

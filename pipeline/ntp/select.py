@@ -15,11 +15,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 # ntpsec's sys_mindist: servers within a millisecond agree, however small an error they
 # claim. Without it good servers that all claim microseconds call each other liars.
 MIN_DISTANCE_S = 1e-3
 COMBINE_LIMIT = 3.0
+# The nearest server's word is enough when every server's own offset lies within this part
+# of its bound. Of random sets with less than half liars at most 0.04 % are then outside of
+# the uncertainty, even if the liars collude within the others' error; 15 to 38 % are
+# outside of the nearest server's bound alone (python -m tests.bench.bench_ntp --uncertainty).
+CLOSE = 0.5
 
 
 class Outcome(Enum):
@@ -32,8 +38,7 @@ class Outcome(Enum):
     NO_CANDIDATES = "no-candidates"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One server's vote; seconds. `key` is whatever the caller knows it by."""
 
     key: int
@@ -56,7 +61,8 @@ class Selection:
     It rests on one server's word: a liar that stays within the others' error and claims a
     small one of its own becomes system peer (chronyd follows it, too). `farthest_s` is the
     farthest offset that a majority of intervals allows; UTC is no farther as long as less
-    than half of the servers lie. `jitter_s` is the expected error.
+    than half of the servers lie. `close` tells that no server contradicts the tighter of
+    the two. `jitter_s` is the expected error.
     """
 
     outcome: Outcome
@@ -70,11 +76,12 @@ class Selection:
     farthest_s: float = math.nan
     jitter_s: float = math.nan
     leap: int = 3
+    close: bool = False
 
     @property
     def uncertainty_s(self) -> float:
-        """The bound to publish: what both the nearest server and the majority allow."""
-        return max(self.bound_s, self.farthest_s)
+        """The bound to publish: the nearest server's if all confirm it, else what the majority allows, too."""
+        return self.bound_s if self.close else max(self.bound_s, self.farthest_s)
 
 
 Edge = tuple[float, bool]  # where, closing
@@ -121,6 +128,8 @@ def select(candidates: Sequence[Candidate], min_agree: int, pending: int = 0) ->
     voters = len(candidates)
     if not voters:
         return Selection(Outcome.UNDECIDED if pending else Outcome.NO_CANDIDATES)
+    if voters <= pending:
+        return Selection(Outcome.UNDECIDED, voters)
     edges = _edges(candidates)
     depth, low, high = _deepest(edges)
     if depth * 2 <= voters + pending:
@@ -130,16 +139,19 @@ def select(candidates: Sequence[Candidate], min_agree: int, pending: int = 0) ->
     liars = frozenset(c.key for c in candidates) - agreeing
     if len(true) < min_agree:
         return Selection(Outcome.UNDECIDED if pending else Outcome.TOO_FEW, voters, agreeing, liars)
-    return _combine(true, liars, edges, voters)
+    return _combine(true, liars, edges, voters, pending)
 
 
-def _combine(true: Sequence[Candidate], liars: frozenset[int], edges: Sequence[Edge], voters: int) -> Selection:
+def _combine(
+    true: Sequence[Candidate], liars: frozenset[int], edges: Sequence[Edge], voters: int, pending: int
+) -> Selection:
     best = min(true, key=lambda c: c.distance_s)
     used = [c for c in true if c.distance_s <= COMBINE_LIMIT * best.reach_s]
     weights = [1.0 / c.reach_s for c in used]
     total = sum(weights)
     theta_s = sum(w * c.theta_s for w, c in zip(weights, used, strict=True)) / total
     spread = sum(w * (c.theta_s - theta_s) ** 2 for w, c in zip(weights, used, strict=True)) / total
+    bound_s = best.distance_s + abs(best.theta_s - theta_s)
     return Selection(
         outcome=Outcome.MAJORITY,
         candidates=voters,
@@ -148,15 +160,16 @@ def _combine(true: Sequence[Candidate], liars: frozenset[int], edges: Sequence[E
         combined=frozenset(c.key for c in used),
         system_peer=best.key,
         theta_s=theta_s,
-        bound_s=best.distance_s + abs(best.theta_s - theta_s),
+        bound_s=bound_s,
         farthest_s=_farthest(edges, theta_s, voters),
         jitter_s=math.sqrt(spread + best.jitter_s**2),
-        leap=_leap([c.leap for c in true]),
+        leap=_leap([c.leap for c in true], pending),
+        close=not liars and all(abs(c.theta_s - theta_s) <= CLOSE * bound_s for c in true),
     )
 
 
-def _leap(votes: Sequence[int]) -> int:
+def _leap(votes: Sequence[int], pending: int) -> int:
     for leap in (1, 2):
-        if votes.count(leap) * 2 > len(votes):
+        if votes.count(leap) * 2 > len(votes) + pending:
             return leap
     return 0

@@ -70,6 +70,8 @@ class View:
 
     `servers` is there when a majority of recently heard servers agrees, `daemon` when a
     local daemon is healthy; `contradiction` when servers disagree without a majority.
+    `kernel_leap` is what the kernel is going to do at midnight, `lack` says why there is
+    no majority.
     """
 
     servers: Basis | None = None
@@ -77,6 +79,8 @@ class View:
     contradiction: bool = False
     starting: bool = False
     kernel_synchronised: bool = False
+    kernel_leap: int = 0
+    lack: str = ""
     drift: Drift = Drift()
     step_count: int = 0
     truechimers: int = 0
@@ -127,7 +131,8 @@ class Judge:
     """Makes records; remembers the last good result and an announced leap second.
 
     `leap_passed` turns true once when a leap second is over: every sample taken before it
-    is off by a second and must be forgotten.
+    is off by a second and must be forgotten. `why` says what keeps the last record from
+    being fresh and valid.
     """
 
     def __init__(self, config: Ntp, carried: Basis | None = None) -> None:
@@ -137,6 +142,8 @@ class Judge:
         self._measured_raw_ns = carried.measured_raw_ns if carried else None
         self._leap_utc: datetime.datetime | None = None
         self.leap_passed = False
+        self.in_leap = False
+        self.why = ""
 
     def forget(self) -> None:
         """The raw clock lost its meaning."""
@@ -144,19 +151,28 @@ class Judge:
 
     def judge(self, now: Instant, view: View) -> NtpRecord:
         """The record of this moment."""
-        if self._in_leap_second(now, view):
+        # When it has just passed, what `view` is made of was measured before it.
+        self.in_leap = self._in_leap_second(now, view) or self.leap_passed
+        if self.in_leap:
+            self.why = "around a leap second nothing is believed"
             return self._nothing(now, view, NtpState.UNSYNCED)
         fresh, disagree = _choose(now, view, self._tolerance_s)
         if fresh is not None:
             self._last = fresh
             self._measured_raw_ns = fresh.measured_raw_ns
-            self._note_leap(now, fresh, view.drift)
-            return self._record(now, view, fresh, NtpState.SYNCED, disagree)
+            self._note_leap(now, fresh, view)
+            record = self._record(now, view, fresh, NtpState.SYNCED, disagree)
+            within = record.synced or disagree
+            self.why = "" if within else f"not within {self._tolerance_s * 1e3:g} ms"
+            return record
+        self.why = view.lack
         if view.contradiction:
             self._last = None
         if self._last is not None and self._holds(now, self._last, view.drift):
             return self._record(now, view, self._last, NtpState.HOLDOVER, False)
-        self._last = None
+        if self._last is not None:
+            self.why += f", and the last good result, {self._last.age_s(now):.0f} s old, is no longer believed"
+            self._last = None
         return self._nothing(now, view, NtpState.STARTING if view.starting else NtpState.UNSYNCED)
 
     def _holds(self, now: Instant, last: Basis, drift: Drift) -> bool:
@@ -201,12 +217,13 @@ class Judge:
             flags=_flags(view, False),
         )
 
-    def _note_leap(self, now: Instant, basis: Basis, drift: Drift) -> None:
-        """Leap warnings are believed on the last day of June and December only (as in chrony)."""
-        utc = _utc(now, basis.theta_s(now, drift))
-        if basis.leap in (1, 2) and (utc.month, utc.day) in ((6, 30), (12, 31)):
-            midnight = utc.replace(hour=0, minute=0, second=0, microsecond=0)
-            self._leap_utc = midnight + datetime.timedelta(days=1)
+    def _note_leap(self, now: Instant, basis: Basis, view: View) -> None:
+        """Warnings are believed on the last day of June and December only (as in chrony), until taken back."""
+        utc = _utc(now, basis.theta_s(now, view.drift))
+        sources = [basis.leap, view.kernel_leap, view.servers.leap if view.servers else 0]
+        announced = any(leap in (1, 2) for leap in sources) and (utc.month, utc.day) in ((6, 30), (12, 31))
+        midnight = utc.replace(hour=0, minute=0, second=0, microsecond=0)
+        self._leap_utc = midnight + datetime.timedelta(days=1) if announced else None
 
     def _in_leap_second(self, now: Instant, view: View) -> bool:
         """Around the leap second hosts, servers and daemons disagree by up to a second, each in its own way."""

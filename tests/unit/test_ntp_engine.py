@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
-from ntp_farm import SECOND, Reply, Simulated, World
-from pipeline.config import Ntp
+from ntp_farm import SECOND, Reply
+from ntp_world import OWN, World, texts, world
+from pipeline.ntp import wire
 from pipeline.ntp.rows import RowState
 from pipeline.records import NtpState
-
-OWN = Ntp(sources=("servers",))
-
-
-def world(count: int = 5, **how: object) -> World:
-    return World([Simulated() for _ in range(count)], **how)  # type: ignore[arg-type]
 
 
 def heartbeats(w: World) -> list[float]:
     return [t for t, _ in w.reports]
-
-
-def texts(w: World) -> str:
-    return "\n".join(f"{t:8.1f} {note.text}" for t, note in w.notes)
 
 
 class TestStart:
@@ -54,7 +47,7 @@ class TestStart:
         assert all(abs(r.record.offset_ms) < 1 for _, r in w.reports if r.record.valid)
         assert w.record.synced and w.record.falsetickers == 3
 
-    def test_nobody_answers(self) -> None:
+    def test_case_37_nobody_answers(self) -> None:
         w = world(4)
         for server in w.servers:
             server.up = False
@@ -84,7 +77,7 @@ class TestStart:
 
 
 class TestPlan:
-    def test_an_hour_of_ten_public_servers(self) -> None:
+    def test_case_44_an_hour_of_ten_public_servers(self) -> None:
         w = world(10)
         w.run(3600)
         for server in w.servers:
@@ -111,7 +104,7 @@ class TestPlan:
         assert {float(t) for t in range(0, 490, 10)} <= {round(t, 3) for t in heartbeats(w)}
         assert w.engine.counters.late_publications == 0
 
-    def test_backoff_of_a_dead_server_only(self) -> None:
+    def test_case_45_backoff_of_a_dead_server_only(self) -> None:
         w = world(5)
         w.servers[0].up = False
         w.run(7200)
@@ -122,7 +115,7 @@ class TestPlan:
 
 
 class TestOutage:
-    def test_six_minutes_and_back(self) -> None:
+    def test_case_38_six_minutes_and_back(self) -> None:
         w = world(10, offset_s=0.02)
         w.run(605)
         for server in w.servers:
@@ -147,12 +140,14 @@ class TestOutage:
         w.run(100)
         assert all(any(back - 1 < t < back + 17 for t in s.asked_s) for s in w.servers)
         assert w.record.truechimers == 10
+        published = [r.record.published_monotonic_ns for _, r in w.reports]
+        assert max(b - a for a, b in pairwise(published)) <= 10 * SECOND, "never late"
         starved = w.engine.counters.starved_cycles
         assert 25 < starved < 40
         w.run(600)
         assert w.engine.counters.starved_cycles == starved
 
-    def test_retries_hit_idle_servers_only(self) -> None:
+    def test_case_46_retries_hit_idle_servers_only(self) -> None:
         w = world(5)
         w.run(205)
         for server in w.servers:
@@ -161,6 +156,37 @@ class TestOutage:
         for server in w.servers:
             gaps = [b - a for a, b in zip(server.asked_s, server.asked_s[1:], strict=False)]
             assert min(gaps) >= 16 - 0.1
+
+    @pytest.mark.parametrize("off", [{"max_retries": 0}, {"retry_delays_s": ()}])
+    def test_retries_can_be_switched_off(self, off: dict[str, object]) -> None:
+        def requests_after_the_first_round(**changes: object) -> int:
+            w = world(3, config=replace(OWN, **changes))  # type: ignore[arg-type]
+            for server in w.servers:
+                server.up = False
+            w.run(19)
+            return sum(len(s.asked_s) for s in w.servers) - 3
+
+        assert requests_after_the_first_round() == 3, "16 s after they were asked, by the third retry"
+        assert requests_after_the_first_round(**off) == 0
+
+    def test_first_answers_after_an_outage_do_not_decide_alone(self) -> None:
+        """Two liars are the first to be heard again; nothing of what they say is ever published."""
+        w = world(7, lan=True)
+        for server in w.servers[:2]:
+            server.reply, server.rtt_s = Reply(offset_s=0.05), 0.001
+        w.run(25)
+        for server in w.servers:
+            server.up = False
+        w.run(700)
+        assert not w.record.valid
+        before = len(w.notes)
+        for server in w.servers:
+            server.up = True
+        w.run(20)
+        assert w.record.synced and w.record.truechimers == 5 and w.record.falsetickers == 2
+        assert all(abs(r.record.offset_ms) < 1 for _, r in w.reports if r.record.valid)
+        told = [note.text.split(":")[0] for _, note in w.notes[before:]]
+        assert told == ["servers answer again", "synced"], "no verdict comes and goes while answers come in"
 
     def test_lan_outage_shows_in_the_next_cycle(self) -> None:
         w = world(5, lan=True)
@@ -201,7 +227,7 @@ class TestOutage:
 
 
 class TestHostClock:
-    def test_step_shows_at_once(self) -> None:
+    def test_case_40_step_shows_at_once(self) -> None:
         w = world(5)
         w.run(65)
         asked = sum(len(s.asked_s) for s in w.servers)
@@ -215,6 +241,18 @@ class TestHostClock:
         assert w.record.synced and w.record.step_count == 2
         assert "host clock was stepped by +0.5" in texts(w)
 
+    def test_step_while_requests_are_under_way_is_nobodys_fault(self) -> None:
+        w = world(5, lan=True)
+        w.run(20.01)
+        w.step(0.02)
+        w.run(15)
+        assert w.engine.counters.refusals == {"host-step": 5}
+        assert [note.text.split(":")[0] for t, note in w.notes if t > 20] == [
+            "host clock was stepped by +0.020000 s",
+            "synced",
+        ]
+        assert all(r.record.state == NtpState.SYNCED for t, r in w.reports if t > 1)
+
     def test_suspend_starts_over(self) -> None:
         w = world(5)
         w.run(65)
@@ -222,6 +260,7 @@ class TestHostClock:
         w.offset_ns += 2 * SECOND  # the hardware clock was wrong
         w.run(0.001)
         assert not w.record.valid
+        assert w.reports[-1][1].why == "answers are outstanding"
         w.run(20)
         assert w.record.valid and w.record.offset_ms == pytest.approx(2000.0, abs=1)
 
@@ -248,3 +287,50 @@ class TestHostClock:
         w.run(5)
         assert w.record.offset_ms == pytest.approx(offset_s * 1e3, abs=0.01)
         assert (w.record.valid, w.record.synced) == (1, 0)
+
+
+def test_case_39_host_that_lives_through_the_rollover_of_2036() -> None:
+    rollover_ns = ((1 << 32) - wire.UNIX_EPOCH_NTP_S) * SECOND
+    w = world(5, offset_s=0.02, utc_ns=rollover_ns - 35 * SECOND, lan=True)
+    w.run(100)
+    assert all(r.record.synced for t, r in w.reports if t > 1)
+    assert all(abs(r.record.offset_ms - 20.0) < 0.01 for t, r in w.reports if t > 1)
+
+
+class TestLeapSecond:
+    @staticmethod
+    def through(day: datetime.datetime, warning: int) -> World:
+        """Ten minutes up to midnight and ten after it; the servers and, by a step, the host insert a second."""
+        utc_ns = round((day - datetime.timedelta(minutes=10)).timestamp() * SECOND)
+        w = world(5, utc_ns=utc_ns, lan=True)
+        for server in w.servers[:warning]:
+            server.reply = Reply(leap=1)
+        w.run(600)
+        if warning > 2:
+            w.step(-1.0)
+            for server in w.servers:
+                server.reply = Reply(offset_s=-1.0)
+        w.run(600)
+        return w
+
+    def test_case_33_nothing_is_valid_around_it(self) -> None:
+        w = self.through(datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC), 3)
+        invalid = [t for t, r in w.reports if t > 1 and not r.record.valid]
+        assert min(invalid) == pytest.approx(595, abs=1.1)
+        assert max(invalid) == pytest.approx(750, abs=0.1), "150 s after midnight, and never with older samples"
+        assert all(r.record.synced for t, r in w.reports if 1 < t < 590 or t > max(invalid))
+        assert all(abs(r.record.offset_ms) < 0.1 for t, r in w.reports if t > max(invalid))
+        assert w.record.truechimers == 5
+        assert w.reports[10][1].record.leap == 1 and w.record.leap == 0
+        assert w.record.offset_ms == pytest.approx(0.0, abs=0.1)
+
+    def test_case_33_minority_is_not_believed(self) -> None:
+        w = self.through(datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC), 2)
+        assert all(r.record.synced and r.record.leap == 0 for t, r in w.reports if t > 1)
+
+    def test_case_33_april_has_no_leap_second(self) -> None:
+        w = world(5, utc_ns=round(datetime.datetime(2027, 4, 30, 23, 50, tzinfo=datetime.UTC).timestamp() * SECOND))
+        for server in w.servers:
+            server.reply = Reply(leap=1)
+        w.run(1200)
+        assert all(r.record.synced and r.record.leap == 1 for t, r in w.reports if t > 1)

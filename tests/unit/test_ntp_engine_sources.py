@@ -6,24 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from ntp_farm import KISS_RATE, Reply, Simulated, World
+from ntp_farm import KISS_RATE, Reply
+from ntp_world import OWN, Simulated, World, texts, world
 from pipeline.config import Ntp, Server
 from pipeline.ntp.peer import Address
 from pipeline.ntp.reading import Absence, KernelState, Reading
-from pipeline.ntp.report import diagnostics, title
+from pipeline.ntp.report import counters_line, diagnostics, title
 from pipeline.ntp.rows import RowState
 from pipeline.ntp.wire import Instant
 from pipeline.records import NtpQuality, NtpState
-
-OWN = Ntp(sources=("servers",))
-
-
-def world(count: int = 5, **how: object) -> World:
-    return World([Simulated() for _ in range(count)], **how)  # type: ignore[arg-type]
-
-
-def texts(w: World) -> str:
-    return "\n".join(f"{t:8.1f} {note.text}" for t, note in w.notes)
 
 
 class TestServers:
@@ -38,7 +29,7 @@ class TestServers:
         assert rows[8].delay_ms == pytest.approx(300.0)
         assert w.engine.counters.refusals == {"unsync": 1, "kiss:RATE": 1}
 
-    def test_kiss_rate_is_obeyed(self) -> None:
+    def test_case_04_kiss_rate_is_obeyed(self) -> None:
         w = world(5)
         w.servers[0].reply = KISS_RATE
         w.run(1000)
@@ -46,7 +37,7 @@ class TestServers:
         assert w.servers[0].asked_s[1] >= 560
         assert w.record.synced
 
-    def test_deny_is_final(self) -> None:
+    def test_case_05_deny_is_final(self) -> None:
         w = world(5)
         w.servers[0].reply = replace(KISS_RATE, refid=b"DENY")
         w.run(3600)
@@ -101,7 +92,7 @@ class TestNames:
         w.run(60)
         assert w.record.truechimers == 4
 
-    def test_unreachable_address_gives_way_to_the_next(self) -> None:
+    def test_case_48_unreachable_address_gives_way_to_the_next(self) -> None:
         w = world(4, config=self.CONFIG)
         w.names = {s.address: self.addresses(f"192.0.2.{i}") for i, s in enumerate(w.config.servers, 1)}
         w.names["a.test"] = self.addresses("2001:db8::1", "192.0.2.1")
@@ -192,6 +183,18 @@ class TestLocalDaemon:
         assert w.record.uncertainty_ms - before < 100 * 20e-3, "15 ppm, not 100"
 
 
+def test_kernel_that_is_wrong_about_its_clock_is_told_of_once() -> None:
+    w = world(5, offset_s=0.08)
+    w.kernel = KernelState(True, 0.005, 0.0, 0)
+    w.run(60)
+    told = [note.text for _, note in w.notes if note.text.startswith("kernel")]
+    assert told == ["kernel: synchronised, maximum error 5.000 ms, which the measured offset contradicts"]
+    assert w.reports[-1][1].local["kernel"] in told[0]
+    w.kernel = KernelState(True, 0.1, 0.0, 0)
+    w.run(20)
+    assert w.reports[-1][1].local["kernel"] == "synchronised, maximum error 100.000 ms"
+
+
 def test_monitor_that_was_started_again_does_not_publish_less() -> None:
     from pipeline.ntp.verdict import basis_of_record
 
@@ -207,6 +210,31 @@ def test_monitor_that_was_started_again_does_not_publish_less() -> None:
     assert second.reports[0][1].record.state == NtpState.HOLDOVER
     assert all(r.record.valid for _, r in second.reports)
     assert second.record.state == NtpState.SYNCED
+
+
+def test_counters_tell_how_the_measuring_goes() -> None:
+    """Ten minutes: one server silent, one that refuses, and for two minutes only slow ones."""
+    w = world(5, lan=True)
+    w.servers[0].up = False
+    w.servers[1].reply = Reply(leap=3)
+    w.run(300)
+    for server in w.servers:
+        server.rtt_s = 0.3
+    w.run(120)
+    for server in w.servers:
+        server.rtt_s = 0.02
+    w.run(180)
+    found = w.engine.counters.as_dict()
+    assert (found["cycles"], found["late_publications"]) == (61, 0)
+    under_way = 5
+    assert found["requests"] == 5 * 61 == found["samples"] + found["refused"] + found["missed"] + under_way
+    assert found["rejection_rate"] == pytest.approx(0.25, abs=0.02)
+    assert 0 < found["fallback_rate"] < 0.25
+    assert found["starvation_rate"] == pytest.approx(1 / 61, abs=0.01), "the first cycle begins without a verdict"
+    assert found["query_ms_mean"] == pytest.approx(20, abs=15)
+    assert found["missed"] / found["requests"] == pytest.approx(0.2, abs=0.02)
+    line = counters_line(diagnostics(w.reports[-1][1], 16384))
+    assert line.startswith("ntp queries  2") and "rejection 2" in line
 
 
 def test_title_and_diagnostics() -> None:

@@ -87,13 +87,24 @@ def test_near_servers_count_more_and_far_ones_not_at_all() -> None:
 
 
 def test_uncertainty_does_not_rest_on_one_server() -> None:
-    """The nearest server lies by 5 ms, less than the others' error; the offset follows it, the bound covers it."""
+    """The nearest server lies by 5 ms, less than the others' error; the offset follows, the uncertainty covers it."""
     honest = [Candidate(i, 0.0005 * i, 0.02) for i in range(4)]
     found = select([*honest, Candidate(4, 0.005, 0.001)], 3)
     assert not found.falsetickers
     assert found.theta_s == pytest.approx(0.005)
     assert found.bound_s == pytest.approx(0.001)
     assert found.uncertainty_s == found.farthest_s > 0.02
+
+
+def test_uncertainty_is_the_nearest_servers_while_all_confirm_it() -> None:
+    far = [Candidate(i, 0.0004 * i, 0.02) for i in range(4)]
+    found = select([*far, Candidate(4, 0.0, 0.003)], 3)
+    assert found.close and found.uncertainty_s == found.bound_s == pytest.approx(0.003, abs=1e-3)
+    assert found.farthest_s > 0.01
+    contradicted = select([*far, Candidate(4, 0.004, 0.003)], 3)
+    assert not contradicted.falsetickers and contradicted.uncertainty_s == contradicted.farthest_s > 0.01
+    with_liar = select([*far, Candidate(4, 0.0, 0.003), Candidate(5, 1.0, 0.003)], 3)
+    assert with_liar.falsetickers and with_liar.uncertainty_s == with_liar.farthest_s > 0.01
 
 
 def test_uncertainty_of_servers_that_barely_meet() -> None:

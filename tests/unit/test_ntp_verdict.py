@@ -206,8 +206,28 @@ class TestLeapSecond:
             # servers take the warning back as soon as it is over
             assert unknown(self.judged(judge, seconds, 1 if seconds > 0 else 0, self.MIDNIGHT)), seconds
         assert not judge.leap_passed
-        self.judged(judge, -151.0, 0, self.MIDNIGHT)
+        assert unknown(self.judged(judge, -151.0, 0, self.MIDNIGHT)), "that was measured before"
         assert judge.leap_passed
+
+    def test_warning_can_be_taken_back_until_then(self) -> None:
+        judge = Judge(CONFIG)
+        self.judged(judge, 3600, 1, self.MIDNIGHT)
+        self.judged(judge, 1800, 0, self.MIDNIGHT)
+        assert self.judged(judge, 1, 0, self.MIDNIGHT).synced
+        assert self.judged(judge, -1, 0, self.MIDNIGHT).synced
+
+    @pytest.mark.parametrize("who", ["kernel", "servers beside a daemon"])
+    def test_warning_of_others_than_the_source(self, who: str) -> None:
+        """What the kernel is going to do, and what the servers say while a daemon is the source."""
+        judge = Judge(CONFIG)
+        utc_ns = round(self.MIDNIGHT.timestamp() * SECOND)
+        for seconds, valid in ((3600, True), (1, False)):
+            now = at(-seconds, utc_ns=utc_ns)
+            reading = Reading("chronyd", now, 0.0, 0.001, 0.0001, 3, 0, "192.0.2.1", 20.0)
+            view = View(daemon=basis_of_reading(reading), kernel_leap=1)
+            if who != "kernel":
+                view = replace(view, kernel_leap=0, servers=servers(now=now, leap=1))
+            assert judge.judge(now, view).valid == valid
 
     def test_warning_in_november_is_not_acted_on(self) -> None:
         judge = Judge(CONFIG)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ntp_farm import KISS_RATE, NOON_NS, SECOND, Reply
+from ntp_farm import IGNORED, KISS_RATE, NOON_NS, REFUSED, SECOND, Reply
 from pipeline.ntp import wire
 from pipeline.ntp.wire import Ignored, Instant, Kiss, Limits, Refusal, Refused, Sample
 
@@ -78,13 +78,13 @@ def test_asymmetric_path_is_within_the_bound() -> None:
     assert abs(found.theta_s) <= found.delay_s / 2 + found.dispersion_s
 
 
-def test_era_of_2036_is_like_any_other() -> None:
+def test_case_39_era_of_2036_is_like_any_other() -> None:
     rollover = (1 << 32) * SECOND - wire.UNIX_EPOCH_NTP_S * SECOND
     for utc_ns in (rollover - RTT_NS // 4, rollover, rollover + 1, rollover + 10**9, rollover - RTT_NS):
         assert sample(utc_ns=utc_ns, host_offset_s=0.1).theta_s == pytest.approx(-0.1, abs=1e-8)
 
 
-def test_server_in_2036_is_ten_years_off_and_nothing_else() -> None:
+def test_case_39_server_in_2036_is_ten_years_off_and_nothing_else() -> None:
     found = sample(Reply(offset_s=10 * 365.25 * 86400))
     assert found.theta_s == pytest.approx(10 * 365.25 * 86400)
 
@@ -93,32 +93,10 @@ def test_host_at_1970_measures_too() -> None:
     assert sample(host_offset_s=-(NOON_NS // SECOND) + 5.0).theta_s == pytest.approx(NOON_NS // SECOND - 5.0)
 
 
-REFUSED = {
-    "leap 3": (Reply(leap=3), Refusal.UNSYNC),
-    "stratum 16": (Reply(stratum=16), Refusal.UNSYNC),
-    "stratum 255": (Reply(stratum=255), Refusal.UNSYNC),
-    "receive stamp 0": (Reply(zero_receive=True), Refusal.ZERO_TIMESTAMP),
-    "transmit stamp 0": (Reply(zero_transmit=True), Refusal.ZERO_TIMESTAMP),
-    "root dispersion 16 s": (Reply(root_dispersion_s=16.0), Refusal.HEADER),
-    "root delay 65535 s": (Reply(root_delay_s=65535.0), Refusal.HEADER),
-    "reference in the future": (Reply(reference_age_s=-100.0), Refusal.HEADER),
-    "reference two days old": (Reply(reference_age_s=2 * 86400.0), Refusal.STALE_REFERENCE),
-    "ntpd's local clock": (Reply(stratum=6, refid=bytes([127, 127, 1, 0])), Refusal.LOCAL_REFERENCE),
-    "chronyd's local stratum 1": (Reply(refid=bytes([127, 127, 1, 1]), root_dispersion_s=0), Refusal.LOCAL_REFERENCE),
-    "refid LOCL": (Reply(refid=b"LOCL"), Refusal.LOCAL_REFERENCE),
-    "refid FREE": (Reply(refid=b"FREE"), Refusal.LOCAL_REFERENCE),
-    "answered before it was asked": (Reply(interval_s=-0.5), Refusal.SERVER_INTERVAL),
-    "held for ten seconds": (Reply(interval_s=10.0), Refusal.SERVER_INTERVAL),
-    "delay negative": (Reply(interval_s=0.03), Refusal.NEGATIVE_DELAY),
-    "distance 1.6 s": (Reply(root_dispersion_s=1.6), Refusal.DISTANCE),
-    "precision of a year": (Reply(precision=25), Refusal.DISTANCE),
-}
-
-
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
     reply, reason = REFUSED[name]
-    assert refusal(reply) is reason
+    assert refusal(reply) == reason
 
 
 def test_delay_threshold() -> None:
@@ -138,26 +116,14 @@ def test_server_that_follows_this_host_is_a_loop() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [0.5, -0.5, 0.002, -0.002, -3600.0])
-def test_host_clock_that_moves_in_flight(jump_s: float) -> None:
+def test_case_41_host_clock_that_moves_in_flight(jump_s: float) -> None:
     assert refusal(Reply(), jump_ns=round(jump_s * SECOND)) is Refusal.HOST_STEP
-
-
-IGNORED = {
-    "our own packet": (Reply(mode=3), Refusal.MODE),
-    "broadcast": (Reply(mode=5), Refusal.MODE),
-    "control": (Reply(mode=6), Refusal.MODE),
-    "version 1": (Reply(version=1), Refusal.VERSION),
-    "version 7": (Reply(version=7), Refusal.VERSION),
-    "origin zero": (Reply(origin=bytes(8)), Refusal.BOGUS),
-    "origin random": (Reply(origin=b"whatever"), Refusal.BOGUS),
-    "kiss from a stranger": (replace(KISS_RATE, origin=bytes(8)), Refusal.BOGUS),
-}
 
 
 @pytest.mark.parametrize("name", IGNORED)
 def test_ignored(name: str) -> None:
     reply, reason = IGNORED[name]
-    assert exchange(reply) == Ignored(reason)
+    assert exchange(reply) == Ignored(Refusal(reason))
 
 
 @pytest.mark.parametrize("size", [0, 1, 47])

@@ -53,6 +53,8 @@ ADDED = {
     "ntp_age_s": "float", "ntp_source": "str", "ntp_state": "str", "ntp_stratum": "int", "ntp_leap": "int",
     "host_utc_ns": "int", "host_monotonic_ns": "int", "host_rtp": "int", "rtp_rate_ppm": "float",
     "rtp_vs_host_ns": "int", "radiod_status_json": "str", "iq_extra": "samples",
+    "tone_detected": "bool", "tone_station": "str", "tone_onset_ms": "float", "tone_uncertainty_ms": "float",
+    "tone_snr_db": "float", "tick_onset_ms": "float", "tick_uncertainty_ms": "float", "tick_count": "int",
 }  # fmt: skip
 GAP_KEYS = ("gap_sample_indices", "gap_samples_filled", "gap_rtp_timestamps", "gap_packets_lost")
 SEGMENT_KEYS = ("segment_sample_indices", "segment_samples", "segment_rtp_timestamps", "segment_epoch_ids",
@@ -245,6 +247,21 @@ def _timing(v: Values) -> Iterable[tuple[str, str]]:
     if heard:
         delay = v.get("wwvh_differential_delay_ms")
         yield "minute tone", ", ".join(heard) + (f", WWVH - WWV {_ms(delay, '+')}" if _known(delay) else "")
+    yield from _tone(v)
+
+
+def _tone(v: Values) -> Iterable[tuple[str, str]]:
+    """The residual of the minute tone and of the ticks, in files that state it."""
+    if "tone_detected" not in v:
+        return
+    if not v["tone_detected"]:
+        yield "minute tone", "none heard"
+        return
+    onset, bound, snr = v.get("tone_onset_ms"), _ms(v.get("tone_uncertainty_ms")), v.get("tone_snr_db", math.nan)
+    yield "", f"{v.get('tone_station') or 'station unknown'} began at {_ms(onset, '+')} +- {bound}, SNR {snr:.1f} dB"
+    if v.get("tick_count"):
+        tick = f"{_ms(v.get('tick_onset_ms'), '+')} +- {_ms(v.get('tick_uncertainty_ms'))}"
+        yield "", f"{v['tick_count']} second ticks say {tick}"
 
 
 def _clocks(v: Values) -> Iterable[tuple[str, str]]:

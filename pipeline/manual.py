@@ -19,8 +19,10 @@ def manual() -> str:
     return resources.files("pipeline").joinpath("data/grape-pipeline.toml").read_text(encoding="utf-8")
 
 
-def filled_in(values: Mapping[str, str | float], path: Path) -> str:
+def filled_in(values: Mapping[str, str | float], path: Path, channels: str = "") -> str:
     """The manual with `section.key` set to each value; what the rest says stays as it is.
+
+    `channels`, TOML tables, take the place of the manual's own if there are any.
 
     Raises ConfigError naming `path` when a value is not allowed.
     """
@@ -33,6 +35,8 @@ def filled_in(values: Mapping[str, str | float], path: Path) -> str:
         lines.append(f"{key[1]} = {_toml(left.pop(name))}" if key and name in left else line)
     if left:
         raise KeyError(f"not in the manual: {', '.join(left)}")
+    if channels:
+        lines = [*lines[: lines.index("[[channels]]")], channels.rstrip("\n")]
     text = "\n".join(lines) + "\n"
     parse_config(text, path)
     return text

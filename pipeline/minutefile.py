@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import DISTRIBUTION, __version__
+from pipeline import DISTRIBUTION, __version__, npz
 from pipeline.config import Channel, Station
 from pipeline.records import NtpRecord
 from pipeline.stream.minute import Minute, Run, Segment
 from pipeline.stream.rtp import S16_SCALE, decode, decode_s16, is_s16, wrap32
 from pipeline.stream.timeline import SECOND
+from pipeline.tonekeys import Tail, hear, tone_keys
 
 FORMAT_VERSION = "1"
 UNKNOWN = -999
@@ -95,11 +96,13 @@ def int16_of(runs: list[Run], count: int) -> npt.NDArray[np.int16]:
     return pairs
 
 
-def build(minute: Minute, context: Context) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of the file of one minute, decoded."""
+def build(minute: Minute, context: Context, tail: Tail | None = None) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of the file of one minute, decoded; `tail` is of the channel's minute before it, if there is one."""
     arrays: dict[str, Any] = {}
     arrays.update(_samples(minute, context.storage))
     arrays.update(_legacy(minute, context))
+    tones = hear(minute, context.channel, decoded(arrays), tail)
+    arrays.update(tone_keys(tones, minute.anchor.utc_at(minute.first_timestamp) - minute.utc_ns))
     arrays.update(_timing(minute))
     arrays.update(_gaps(minute))
     arrays.update(_counts(minute))
@@ -126,6 +129,14 @@ def _samples(minute: Minute, storage: str) -> dict[str, Any]:
     return {"iq": samples_of(minute.runs, minute.samples), "iq_extra": extra}
 
 
+def decoded(arrays: Mapping[str, Any]) -> npt.NDArray[np.complex64]:
+    """The samples of a file's arrays, however it stores them."""
+    if "iq" in arrays:
+        iq: npt.NDArray[np.complex64] = arrays["iq"]
+        return iq
+    return npz.int16_to_iq(arrays["iq_int16"], float(arrays["iq_scale"]))
+
+
 def _legacy(minute: Minute, context: Context) -> dict[str, Any]:
     sample0 = minute.anchor.utc_at(minute.first_timestamp)
     disciplined = bool(context.ntp_view["synced"])
@@ -144,9 +155,6 @@ def _legacy(minute: Minute, context: Context) -> dict[str, Any]:
         "time_snap_source": "ntp" if disciplined else "wall_clock",
         "time_snap_confidence": 0.7 if disciplined else 0.3,
         "time_snap_station": "NTP" if disciplined else "WALL_CLOCK",
-        "tone_power_1000_hz_db": float(UNKNOWN),
-        "tone_power_1200_hz_db": float(UNKNOWN),
-        "wwvh_differential_delay_ms": math.nan,
         "frequency_hz": float(context.channel.frequency_hz),
         "channel_name": context.channel.name,
         "unix_timestamp": minute.utc_ns / 1e9,

@@ -185,14 +185,48 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_partly(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """As `read`, but an array that cannot be read is left out; also the reason for each that was.
+
+    Raises UnreadableFile when the file is not an archive at all.
+    """
+    found: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    try:
+        with path.open("rb") as file, _opened(file) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                try:
+                    array = _array(archive, info)
+                except _MALFORMED as error:
+                    faults[name] = _reason(error)
+                else:
+                    found[name] = array.item() if array.ndim == 0 else array
+    except OSError as error:
+        raise UnreadableFile(f"{path}: {error.strerror or error}") from None
+    except _MALFORMED as error:
+        raise UnreadableFile(f"{path}: {_reason(error)}") from None
+    if (
+        "iq" not in found
+        and np.shape(found.get("iq_int16", 0))[1:] == (2,)
+        and isinstance(found.get("iq_scale"), float)
+    ):
+        found["iq"] = int16_to_iq(found["iq_int16"], found["iq_scale"])
+    return found, faults
+
+
 def _arrays(file: IO[bytes]) -> dict[str, npt.NDArray[Any]]:
+    with _opened(file) as archive:
+        return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+
+
+def _opened(file: IO[bytes]) -> zipfile.ZipFile:
     magic = file.read(len(_ZIP_MAGIC))
     if magic != _ZIP_MAGIC:
         raise ValueError("not an npz file" if magic else "empty, not an npz file")
     if not zipfile.is_zipfile(file):
         raise ValueError("cut short: the zip directory at its end is missing")
-    with zipfile.ZipFile(file) as archive:
-        return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+    return zipfile.ZipFile(file)
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> npt.NDArray[Any]:

@@ -20,13 +20,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any
 
 from ka9q.control import encode_double, encode_eol, encode_int, encode_socket, encode_string
 from ka9q.status import ChannelStatus as Ka9qStatus
 from ka9q.status import decode_status_packet
 from ka9q.types import CMD, Encoding, StatusType
 
-from pipeline.addresses import RTP_PORT, STATUS_PORT
+from pipeline.addresses import RTP_PORT, STATUS_PORT, multicast_endpoint
 from pipeline.config import Channel, Radiod
 from pipeline.records import UNKNOWN_NS, ChannelRecord
 from pipeline.sockets import SocketError, resolve_group, sender
@@ -45,6 +46,7 @@ _MAX_FREQUENCY_HZ = 1e11
 # An IQ channel's status has about 280 bytes; the long ones carry spectra and only cost time.
 MAX_STATUS_BYTES = 2048
 _MAX_TEXT = 200
+ALL_CHANNELS = 0xFFFFFFFF
 
 Detail = dict[str, int | float | str | bool]
 
@@ -81,6 +83,7 @@ class ChannelStatus:
     command_tag: int | None
     lifetime_blocks: int | None  # 0 = for ever
     detail: Detail
+    data_address: str | None = None  # `group:port` that the samples go to
 
     @property
     def is_ours(self) -> bool:
@@ -124,6 +127,7 @@ def decode_status(datagram: bytes) -> ChannelStatus | None:
         command_tag=raw.command_tag,
         lifetime_blocks=raw.lifetime,
         detail=_detail(raw),
+        data_address=_endpoint(raw.output_data_dest_socket),
     )
 
 
@@ -137,6 +141,23 @@ def _frequency(value: float | None) -> float | None:
 
 def _text(value: str) -> str:
     return "".join(c for c in value[:_MAX_TEXT] if c.isprintable())
+
+
+def _endpoint(raw: dict[str, Any] | None) -> str | None:
+    """`group:port` of an IPv4 socket address as ka9q-python decodes it."""
+    try:
+        return None if raw is None else multicast_endpoint(f"{raw['address']}:{raw['port']}", RTP_PORT)
+    except (KeyError, ValueError):
+        return None
+
+
+def poll_command() -> bytes:
+    """The command that makes radiod report all its channels and changes none (ka9q-radio radio_status.c)."""
+    command = bytearray([CMD])
+    encode_int(command, StatusType.OUTPUT_SSRC, ALL_CHANNELS)
+    encode_int(command, StatusType.COMMAND_TAG, COMMAND_TAG)
+    encode_eol(command)
+    return bytes(command)
 
 
 def _detail(raw: Ka9qStatus) -> Detail:

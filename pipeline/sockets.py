@@ -76,14 +76,15 @@ def open_channel(channel: Channel, radiod: Radiod) -> ChannelSockets:
     interface, _ = multicast_interface(radiod.interface)
     source = _source(radiod.source_address)
     group, port = resolve_group(channel.data_address, RTP_PORT)
+    who = f"channel {channel.name}"
     with contextlib.ExitStack() as opened:
-        data = opened.enter_context(_open(channel.name, interface, group, port, rtp_filter(channel.ssrc, source)))
+        data = opened.enter_context(_open(who, interface, group, port, rtp_filter(channel.ssrc, source)))
         granted = _grant_buffer(data, DATA_BUFFER_BYTES)
         _warn_small_buffer(channel, granted)
         status = []
         for status_group, status_port in _status_groups(group, port, radiod.status_address):
             code = status_filter(channel.ssrc, source)
-            each = opened.enter_context(_open(channel.name, interface, status_group, status_port, code))
+            each = opened.enter_context(_open(who, interface, status_group, status_port, code))
             _grant_buffer(each, STATUS_BUFFER_BYTES)
             status.append(each)
         opened.pop_all()
@@ -105,11 +106,20 @@ def _status_groups(group: str, port: int, control: str | None) -> list[tuple[str
     return list(dict.fromkeys(found))
 
 
-def _open(name: str, interface: int, group: str, port: int, code: bytes) -> socket.socket:
+def open_listener(interface: str, group: str, port: int) -> socket.socket:
+    """A socket that hears everything sent to a group and port on one interface; SocketError."""
+    index, _ = multicast_interface(interface)
+    sock = _open("listener", index, group, port, None)
+    _grant_buffer(sock, DATA_BUFFER_BYTES)
+    return sock
+
+
+def _open(who: str, interface: int, group: str, port: int, code: bytes | None) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
-        attach_filter(sock, code)
+        if code is not None:
+            attach_filter(sock, code)
         # REUSEADDR lets each channel's socket have the group; REUSEPORT would give every datagram to one of them.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
@@ -119,11 +129,11 @@ def _open(name: str, interface: int, group: str, port: int, code: bytes) -> sock
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
     except OSError as error:
         sock.close()
-        raise _explain(error, name, f"{group}:{port}", interface) from error
+        raise _explain(error, who, f"{group}:{port}", interface) from error
     return sock
 
 
-def _explain(error: OSError, name: str, where: str, interface: int) -> SocketError:
+def _explain(error: OSError, who: str, where: str, interface: int) -> SocketError:
     device = _interface_name(interface)
     hints = {
         errno.EADDRINUSE: "another program holds that port for itself; stop it or choose another data_address",
@@ -134,7 +144,7 @@ def _explain(error: OSError, name: str, where: str, interface: int) -> SocketErr
         errno.EMFILE: "too many open files; raise LimitNOFILE",
     }
     hint = hints.get(error.errno or 0, f"check that {device} is up: `ip link show {device}`")
-    return SocketError(f"channel {name}: cannot listen to {where} on {device}: {os.strerror(error.errno or 0)}; {hint}")
+    return SocketError(f"{who}: cannot listen to {where} on {device}: {os.strerror(error.errno or 0)}; {hint}")
 
 
 def attach_filter(sock: socket.socket, code: bytes) -> None:
@@ -150,6 +160,11 @@ def _grant_buffer(sock: socket.socket, wanted: int) -> int:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, wanted)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+    return granted_bytes(sock)
+
+
+def granted_bytes(sock: socket.socket) -> int:
+    """The receive buffer that a socket has, in bytes as sysctl counts them."""
     # The kernel doubles the request for its own bookkeeping (man 7 socket, SO_RCVBUF).
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
 

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from pipeline import npz
 from pipeline.config import Channel, Recorder
-from pipeline.minutefile import Context, build, minute_path, part_path
+from pipeline.minutefile import Context, build, decoded, minute_path, part_path
 from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
+from pipeline.tonekeys import Tail, tail_of
 
 MAX_PARTS = 100
 # What makes two files of one minute the same one.
@@ -49,6 +50,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._result: Written | None = None
         self._fault: BaseException | None = None
+        # Of the minute written last: a tone may begin before its minute's first sample.
+        self._tail: Tail | None = None
 
     @property
     def busy(self) -> bool:
@@ -98,9 +101,14 @@ class Writer:
         self._wake()
 
     def _write(self, minute: Minute, context: Context) -> Path:
+        self._check_space(self._recorder.data_dir)
+        arrays = build(minute, context, self._tail)
+        path = self._store(minute, arrays)
+        self._tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
+        return path
+
+    def _store(self, minute: Minute, arrays: dict[str, npt.NDArray[Any]]) -> Path:
         folder = self._recorder.data_dir
-        self._check_space(folder)
-        arrays = build(minute, context)
         path = minute_path(folder, self._channel, minute.utc_ns)
         number = 0
         while path.exists():
@@ -137,9 +145,8 @@ def _same(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> bool:
         return False
     if any(found.get(name) != arrays[name].item() for name in MAPPING):
         return False
-    iq = arrays["iq"] if "iq" in arrays else npz.int16_to_iq(arrays["iq_int16"], arrays["iq_scale"].item())
     # As bytes: a sample that is not a number equals itself.
     return all(
         np.asarray(found.get(name)).tobytes() == mine.tobytes()
-        for name, mine in (("iq", iq), ("iq_extra", arrays["iq_extra"]))
+        for name, mine in (("iq", decoded(arrays)), ("iq_extra", arrays["iq_extra"]))
     )

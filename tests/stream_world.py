@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -89,6 +89,7 @@ class World:
     start_ns: int
     packets: list[Sent] = field(default_factory=list)
     starts_ns: list[int] = field(default_factory=list)
+    extra: list[tuple[int, Sent]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         time_ns, number = self.start_ns, 1
@@ -100,7 +101,7 @@ class World:
         for n, packet in enumerate(self.packets):
             # Whether samples are half as wide now is seen by packets that follow each other.
             around = {p.encoding for p in self.packets[max(0, n - 5) : n + 6] if p.part == packet.part}
-            packet.lost |= rng.random() < self.faults.loss and len(around) == 1
+            packet.lost = (packet.lost or rng.random() < self.faults.loss) and len(around) == 1
         # What comes first after a long silence ends a minute's waiting; were it not the first sent,
         # the one before would count as lost in a file and yet come for the next.
         before = None
@@ -108,6 +109,27 @@ class World:
             if not packet.lost:
                 packet.prompt = before is None or before.part != packet.part or packet.time_ns - before.time_ns > SECOND
                 before = packet
+
+    def lose(self, *numbers: int) -> None:
+        """The packets with these numbers do not arrive."""
+        for number in numbers:
+            self.packets[number].lost = True
+
+    def delay(self, number: int, by_ns: int) -> None:
+        """Packet `number` arrives late by this much."""
+        packet = replace(self.packets[number])
+        self.packets[number].lost = True
+        self.extra.append((packet.time_ns + by_ns, packet))
+
+    def settle(self) -> None:
+        """After playing: what came late has come."""
+        for _, packet in self.extra:
+            found = next(n for n, p in enumerate(self.packets) if p.number == packet.number)
+            self.packets[found].lost = False
+
+    def repeat(self, number: int, after_ns: int) -> None:
+        """Packet `number` arrives once more, this much after the first time."""
+        self.extra.append((self.packets[number].time_ns + after_ns, self.packets[number]))
 
     def _send(self, number: int, part: Part, time_ns: int, frame: int) -> tuple[int, int]:
         """Append a part's packets; returns the time and the frame number after it."""
@@ -151,8 +173,9 @@ class World:
         return sorted(found, key=lambda arrival: arrival[0])
 
     def events(self) -> Iterator[tuple[int, Sent | FakeStatus]]:
-        """Packets and radiod's statuses in order of time."""
-        events: list[tuple[int, int, Sent | FakeStatus]] = [(t, 0, p) for t, p in self.arrivals()]
+        """Packets, those of `extra` too, and radiod's statuses in order of time."""
+        arrivals = [*self.arrivals(), *self.extra]
+        events: list[tuple[int, int, Sent | FakeStatus]] = [(t, 0, p) for t, p in arrivals]
         due = list(self.starts_ns)
         for packet in self.packets:
             part = self.parts[packet.part]
@@ -189,6 +212,7 @@ class World:
 
 def check(world: World, to: Recording, fed: int) -> None:
     """The minutes hold exactly what arrived, where it belongs; everything else is zero and listed."""
+    world.settle()
     received = [p for p in world.packets if not p.lost]
     heard = sorted({p.part for p in received})
     epochs = dict(enumerate(heard, start=1))
@@ -283,3 +307,25 @@ def _check_minute(
         listed[gap.index : gap.index + gap.samples] = True
     assert np.array_equal(listed, ~present), "listed is not what is missing"
     assert minute.packets_lost == 0 or any(gap.cause == "network" for gap in minute.gaps)
+
+
+def summary(to: Recording) -> list[Any]:
+    """Everything that a file says, to compare recordings by."""
+    found = []
+    for minute, iq, extra in to.minutes:
+        facts = (
+            minute.utc_ns,
+            minute.anchor,
+            minute.first_timestamp,
+            minute.segments,
+            minute.gaps,
+            minute.epoch_reason,
+        )
+        counts = (
+            minute.packets_received, minute.packets_reordered, minute.packets_late, minute.packets_duplicate,
+            minute.packets_bad, minute.last_arrival_ns, minute.last_timestamp, minute.samples_per_packet,
+        )  # fmt: skip
+        found.append((facts, counts, iq.tobytes(), np.asarray(extra).tobytes()))
+    source = to.intake.source
+    totals = (to.intake.received, to.intake.late, to.intake.reordered, source.lost, source.duplicates, source.bad)
+    return [*found, totals, source.end, source.sequence, len(source.holes)]

@@ -1,4 +1,4 @@
-"""Commands around the configuration: `init`, `check`, and what sigmond asks of a client."""
+"""Commands around the configuration: `check`, and what sigmond asks of a client."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from pipeline import DISTRIBUTION, EXIT_CONFIG, EXIT_FAILURE, PipelineError, __version__
+from pipeline import DISTRIBUTION, EXIT_CONFIG, EXIT_FAILURE, __version__
 from pipeline.cli import sigmond
-from pipeline.cli.common import config_option, json_option, load, log_level_option, print_json
+from pipeline.cli.common import config_option, json_option, load, print_json
 from pipeline.config import Config, ConfigError
-from pipeline.configfile import DEFAULT_PATH, locate
-from pipeline.manual import filled_in
+from pipeline.configfile import locate
 
 
 @click.command()
@@ -51,40 +50,6 @@ def _summary(config: Config) -> list[str]:
             f"  {c.name:16} {c.frequency_hz / 1e6:9.4f} MHz  {c.sample_rate_hz} Hz {c.encoding}  SSRC {c.ssrc}"
         )
     return lines
-
-
-@click.command()
-@click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_PATH)
-@click.option("--callsign", envvar="STATION_CALL", help="Station callsign.")
-@click.option("--grid", envvar="STATION_GRID", help="Maidenhead locator.")
-@click.option("--latitude", type=float, envvar="STATION_LAT", help="Degrees, north positive.")
-@click.option("--longitude", type=float, envvar="STATION_LON", help="Degrees, east positive.")
-@click.option("--status-address", envvar="SIGMOND_RADIOD_STATUS", help="radiod's status group, host[:port].")
-@click.option("--data-address", help="radiod's data group, host[:port].")
-@click.option("--interface", help="Interface on which radiod is heard; lo for radiod on this machine.")
-@click.option("--data-dir", help="Folder for the recordings.")
-@log_level_option
-def init(path: Path, **answers: str | float | None) -> None:
-    """Write a commented configuration to PATH; never over an existing file.
-
-    What no option gives keeps its default. PATH defaults to
-    /etc/grape-pipeline/grape-pipeline.toml.
-
-    Example: grape-pipeline init --callsign AC0G --status-address bee1-status.local ./station.toml
-    """
-    sections = {"callsign": "station", "grid": "station", "latitude": "station", "longitude": "station"}
-    sections |= {"status_address": "radiod", "data_address": "radiod", "interface": "radiod", "data_dir": "recorder"}
-    given = {f"{sections[name]}.{name}": value for name, value in answers.items() if value is not None}
-    text = filled_in(given, path)
-    try:
-        if path.exists():
-            raise PipelineError(f"{path} exists and is left as it is; name another file or move it away")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise PipelineError(f"cannot write {path}: {error.strerror}") from None
-    click.echo(f"wrote {path}; look through it, then: {DISTRIBUTION} check -c {path}")
 
 
 @click.command()

@@ -14,17 +14,14 @@ from typing import Any
 
 from pipeline import DISTRIBUTION, __version__
 from pipeline.addresses import split_endpoint
+from pipeline.capacity import mb_per_day
 from pipeline.cli.common import load
-from pipeline.config import INT16_ENCODINGS, Channel, Config, ConfigError
+from pipeline.config import Channel, Config, ConfigError
 from pipeline.configfile import locate
 from pipeline.logs import effective_level
 
 CONTRACT_VERSION = "0.8"
 _REPOSITORY = Path(__file__).resolve().parents[2]
-# Bytes a complex sample takes on disk, strong signals, rounded up: deflate finds 8 empty
-# bits in a 16-bit sample stored as float32 and none in a sample that was float32 before.
-_BYTES_PER_SAMPLE = {"int16": 3.7, "S16": 5.0, "F16": 5.0, "F32": 7.5}
-_SECONDS_PER_DAY = 86_400
 
 Issue = dict[str, str]
 
@@ -89,10 +86,12 @@ def _findings(config: Config) -> Iterator[Issue]:
 
 
 def _instance(config: Config) -> dict[str, Any]:
+    from pipeline.supervision.instance import socket_path  # brings libraries that `version` does not need
+
     channels = config.enabled_channels
     radiod_id = split_endpoint(config.radiod.status_address, 0)[0] if config.radiod.status_address else None
     data_dir, days = config.recorder.data_dir, config.recorder.retention_days
-    mb_per_day = round(sum(_mb_per_day(c, config.recorder.storage) for c in channels))
+    daily_mb = round(sum(mb_per_day(c, config.recorder.storage) for c in channels))
     return {
         "instance": config.recorder.instance,
         "radiod_id": radiod_id,
@@ -104,14 +103,14 @@ def _instance(config: Config) -> dict[str, Any]:
         "modes": sorted({c.preset for c in channels}),
         "required_cores": [],
         "preferred_cores": "worker",
-        "disk_writes": [{"path": data_dir, "mb_per_day": mb_per_day, "retention_days": days}],
+        "disk_writes": [{"path": data_dir, "mb_per_day": daily_mb, "retention_days": days}],
         "data_sinks": [
             {
                 "kind": "file",
                 "target": data_dir,
                 "schema_ref": None,
                 "retention_days": days,
-                "mb_per_day": mb_per_day,
+                "mb_per_day": daily_mb,
             }
         ],
         "uses_timing_calibration": False,
@@ -119,14 +118,9 @@ def _instance(config: Config) -> dict[str, Any]:
         "chain_delay_ns_applied": config.radiod.chain_delay_ns or None,
         "timing_authority_applied": None,
         "data_path": {"kind": "radiod-direct", "radiod_id": radiod_id},
-        "control_socket": None,
+        "control_socket": socket_path(config.recorder.instance),
         "deploy_toml_path": _deploy_toml(),
     }
-
-
-def _mb_per_day(channel: Channel, storage: str) -> float:
-    stored = "int16" if storage == "int16" and channel.encoding in INT16_ENCODINGS else channel.encoding[:3]
-    return channel.sample_rate_hz * _SECONDS_PER_DAY * _BYTES_PER_SAMPLE[stored] / 1e6
 
 
 def _deploy_toml() -> Path | None:

@@ -44,6 +44,8 @@ REPEAT_WINDOW = 64
 # So many may be missing whatever their size; more must be worth the samples that are missing.
 ANY_SIZE = 64
 NOTHING_SEALED = -(1 << 62)
+# Packets may have waited somewhere for so long before those that follow them.
+EARLY_S = 10
 # All encodings have two or four bytes per number.
 UNIT = 4
 
@@ -160,7 +162,7 @@ class Source:
         room = ahead >= 0 and (lost <= ANY_SIZE or 4 * ahead >= lost * self._usual_frames())
         plausible = room and (
             ahead <= self.rate_hz
-            or (step == 1 and packet.marker)
+            or (step == 1 and packet.marker and self._past(ahead, packet.arrival_ns))
             or self._fits(lost, ahead)
             or self._elapsed(ahead, packet.arrival_ns)
         )
@@ -202,6 +204,11 @@ class Source:
         """True when `lost` packets of about the usual size fill `ahead` samples; what wrapped is only a guess."""
         frames = self._usual_frames()
         return 0 < lost < SEQUENCE_MODULUS and 0.5 * lost * frames <= ahead <= 2 * lost * frames + self.rate_hz // 10
+
+    def _past(self, ahead: int, arrival_ns: int) -> bool:
+        """True unless the samples that are missing are of the future, which no mute can be."""
+        passed = (arrival_ns - self.arrival_ns) * self.rate_hz // 1_000_000_000
+        return passed < 0 or ahead <= passed + EARLY_S * self.rate_hz
 
     def _elapsed(self, ahead: int, arrival_ns: int) -> bool:
         """True when the samples that are missing are about the time that passed."""

@@ -31,7 +31,9 @@ MAX_REQUEST = 64 * 1024
 MAX_CLIENTS = 16
 DEADLINE_NS = 2_000_000_000
 
-Reply = tuple[int, dict[str, Any]]
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
+# (HTTP status, JSON object or plain text)
+Reply = tuple[int, dict[str, Any] | str]
 Handler = Callable[[str, str, dict[str, Any]], Reply]
 
 
@@ -84,11 +86,12 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def format_reply(status: int, value: dict[str, Any]) -> bytes:
-    """One HTTP response with a JSON body, after which the connection is closed."""
-    body = json.dumps(value, allow_nan=False).encode() + b"\n"
+def format_reply(status: int, value: dict[str, Any] | str) -> bytes:
+    """One HTTP response with a JSON or text body, after which the connection is closed."""
+    is_text = isinstance(value, str)
+    body = value.encode() if isinstance(value, str) else json.dumps(value, allow_nan=False).encode() + b"\n"
     head = (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {TEXT if is_text else 'application/json'}\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 def make_handler(supervisor: Supervisor) -> Handler:
     """The handler for `ControlServer.serve`.
 
-    GET /healthz /readyz /status; POST /stop, /reload, /restart {"channels": [...]}.
+    GET /healthz /readyz /status /metrics; POST /stop, /reload, /restart {"channels": [...]}.
     """
     api = _Api(supervisor)
     routes: dict[str, tuple[str, Callable[[dict[str, Any]], Reply]]] = {
         "/healthz": ("GET", api.healthz),
         "/readyz": ("GET", api.readyz),
         "/status": ("GET", api.status),
+        "/metrics": ("GET", api.metrics),
         "/stop": ("POST", api.stop),
         "/reload": ("POST", api.reload),
         "/restart": ("POST", api.restart),
@@ -62,6 +63,12 @@ class _Api:
 
     def status(self, _body: dict[str, Any]) -> Reply:
         return 200, status_json(take(self._supervisor.board, self._supervisor.config))
+
+    def metrics(self, _body: dict[str, Any]) -> Reply:
+        """Prometheus' text; the library is loaded by the first question, for most stations never ask."""
+        from pipeline.supervision.metrics import text
+
+        return 200, text(take(self._supervisor.board, self._supervisor.config))
 
     def stop(self, _body: dict[str, Any]) -> Reply:
         self._supervisor.stop(time.monotonic_ns(), "asked through the control socket")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from pipeline.config import Config
+from pipeline.ntp.report import counters_line
 from pipeline.records import (
     UNKNOWN_NS,
     AnchorSource,
@@ -51,6 +52,7 @@ class Process:
     cpu_pct: float
     rss_mb: float
     open_fds: int | None
+    cpu_s: float = math.nan  # since it started; two looks give the present load
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Snapshot:
     processes: dict[int, Process] = field(default_factory=dict)
     config: Config = Config()
     filesystem: str | None = None
+    ntp_diagnostics: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,8 @@ def _doubts(r: ChannelRecord, s: Snapshot) -> Cause:
     if s.config.radiod.status_address and r.anchor_source in (AnchorSource.NTP, AnchorSource.WALL_CLOCK):
         source = AnchorSource(r.anchor_source).name.lower()
         return Level.WARN, f"time comes from the host ({source}), not from radiod's status"
+    if r.anchor_uncertainty_ns / 1e6 > s.config.ntp.synced_within_ms:
+        return Level.WARN, f"labels may be wrong by up to {r.anchor_uncertainty_ns / 1e9:.1f} s"
     return FINE
 
 
@@ -256,6 +261,11 @@ def health(s: Snapshot) -> Health:
 
 def ntp_line(s: Snapshot) -> str:
     """The clock in one line."""
+    return "  ".join(ntp_words(s))
+
+
+def ntp_words(s: Snapshot) -> list[str]:
+    """The clock in words, what matters most first."""
     view = s.ntp.at(s.now_ns, s.config.ntp.stale_after_s)
     words = ["ntp"]
     if view["offset_ms"] is not None:
@@ -272,7 +282,7 @@ def ntp_line(s: Snapshot) -> str:
         words.append(f"from {view['source']}")
     if view["age_s"] is not None:
         words.append(f"measured {duration_text(view['age_s'])} ago")
-    return "  ".join(words)
+    return words
 
 
 def channel_line(row: Row, s: Snapshot, width: int) -> str:
@@ -300,7 +310,8 @@ def lines(s: Snapshot) -> list[str]:
     if since is not None and s.supervisor_exists:
         head += f", running for {duration_text(since)} (pid {s.supervisor.pid})"
     width = max((len(row.child.name) for row in s.rows), default=0)
-    out = [head, ntp_line(s), *(channel_line(row, s, width) for row in s.rows)]
+    queries = counters_line(s.ntp_diagnostics)
+    out = [head, ntp_line(s), *([queries] if queries else []), *(channel_line(row, s, width) for row in s.rows)]
     if verdict.causes:
         out += ["", *verdict.causes]
     return out

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import DISTRIBUTION, __version__
 from pipeline.config import Channel
+from pipeline.ntp.report import parse_diagnostics
 from pipeline.records import (
     UNKNOWN_NS,
     AnchorSource,
@@ -44,6 +45,7 @@ def status_json(s: Snapshot) -> dict[str, Any]:
         "uptime_s": age_s(s.supervisor.started_monotonic_ns, s.now_ns) if s.supervisor_exists else None,
         "pid": s.supervisor.pid or None,
         "ntp": s.ntp.at(s.now_ns, s.config.ntp.stale_after_s),
+        "ntp_counters": parse_diagnostics(s.ntp_diagnostics).get("counters"),
         "radiod": _radiod(s),
         "multicast": _multicast(s),
         "channels": [_channel(row, s) for row in s.rows],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -15,8 +16,11 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def take(board: Board, config: Config | None = None) -> Snapshot:
-    """The instance as it is now; `config` adds what the board does not hold (addresses, folder)."""
+def take(board: Board, config: Config | None = None, *, brief: bool = False) -> Snapshot:
+    """The instance as it is now; `config` adds what the board does not hold (addresses, folder).
+
+    `brief` leaves out what takes most of the time: open descriptors and the file system.
+    """
     supervisor, monitor, *workers = (cell.read() for cell in board.children)
     rows = tuple(
         Row(i, child, board.channels[i].read()) for i, child in enumerate(workers) if child.name
@@ -31,15 +35,16 @@ def take(board: Board, config: Config | None = None) -> Snapshot:
         supervisor=supervisor,
         monitor=monitor,
         ntp=board.ntp.read(),
+        ntp_diagnostics=board.diagnostics.read(),
         rows=rows,
-        processes={pid: found for pid in pids if (found := read_process(pid, uptime_s)) is not None},
+        processes={pid: found for pid in pids if (found := read_process(pid, uptime_s, brief)) is not None},
         config=config,
-        filesystem=filesystem(config.recorder.data_dir),
+        filesystem=None if brief else filesystem(config.recorder.data_dir),
     )
 
 
-def read_process(pid: int, uptime_s: float) -> Process | None:
-    """CPU, memory and descriptors of one process (proc(5)); None when it is gone."""
+def read_process(pid: int, uptime_s: float, brief: bool = False) -> Process | None:
+    """CPU, memory and, unless `brief`, descriptors of one process (proc(5)); None when it is gone."""
     folder = Path(f"/proc/{pid}")
     try:
         # The name in parentheses may hold blanks and parentheses.
@@ -48,11 +53,11 @@ def read_process(pid: int, uptime_s: float) -> Process | None:
         return None
     cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
     age_s = uptime_s - int(fields[19]) / _TICKS_PER_S
-    try:
-        fds = sum(1 for _ in (folder / "fd").iterdir())
-    except OSError:
-        fds = None
-    return Process(100 * cpu_s / max(age_s, 0.1), int(fields[21]) * _PAGE_MB, fds)
+    fds = None
+    if not brief:
+        with contextlib.suppress(OSError):
+            fds = sum(1 for _ in (folder / "fd").iterdir())
+    return Process(100 * cpu_s / max(age_s, 0.1), int(fields[21]) * _PAGE_MB, fds, cpu_s)
 
 
 def filesystem(path: Path) -> str | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_world import CRASHES, LOOK, RATE, Faults, Part, World, check
+from stream_world import CRASHES, LOOK, RATE, Faults, Part, World, check, summary
 from streams import T0, Recording
 
 LONG = os.environ.get("GRAPE_LONG") == "1"
@@ -59,28 +57,6 @@ faults = st.builds(
     late_duplicate=st.sampled_from([0.0, 0.0, 0.1]),
 )
 crashes = st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(CRASHES)), max_size=4)
-
-
-def summary(to: Recording) -> list[Any]:
-    """Everything that a file says, to compare recordings by."""
-    found = []
-    for minute, iq, extra in to.minutes:
-        facts = (
-            minute.utc_ns,
-            minute.anchor,
-            minute.first_timestamp,
-            minute.segments,
-            minute.gaps,
-            minute.epoch_reason,
-        )
-        counts = (
-            minute.packets_received, minute.packets_reordered, minute.packets_late, minute.packets_duplicate,
-            minute.packets_bad, minute.last_arrival_ns, minute.last_timestamp, minute.samples_per_packet,
-        )  # fmt: skip
-        found.append((facts, counts, iq.tobytes(), np.asarray(extra).tobytes()))
-    source = to.intake.source
-    totals = (to.intake.received, to.intake.late, to.intake.reordered, source.lost, source.duplicates, source.bad)
-    return [*found, totals, source.end, source.sequence, len(source.holes)]
 
 
 @settings(max_examples=EXAMPLES)

@@ -11,6 +11,7 @@ import pytest
 from pipeline import EXIT_FAILURE, EXIT_OK, __version__
 from pipeline.__main__ import run
 from pipeline.cli import sigmond
+from pipeline.supervision.instance import socket_path
 
 CONFIG = """
 [station]
@@ -96,7 +97,7 @@ def test_inventory(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "chain_delay_ns_applied": None,
             "timing_authority_applied": None,
             "data_path": {"kind": "radiod-direct", "radiod_id": "bee1-status.local"},
-            "control_socket": None,
+            "control_socket": str(socket_path("ac0g")),
             "deploy_toml_path": None,
         }
     ]
@@ -177,3 +178,8 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     assert sigmond.version()["git"] is None
     (tmp_path / ".git").mkdir()  # not a repository that git accepts
     assert sigmond.version()["git"] is None
+
+
+def test_quality_of_an_instance_that_does_not_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("quality", capsys, config) == (EXIT_OK, {"error": "snapshot_missing"})
+    assert call("quality", capsys, config.with_name("none")) == (EXIT_OK, {"error": "snapshot_missing"})

@@ -99,6 +99,18 @@ def snapshot(
     return replace(made, **values)
 
 
+def test_how_the_ntp_queries_go_is_a_line_of_its_own() -> None:
+    counters = {"requests": 200, "missed": 3, "query_ms_mean": 31.25, "rejection_rate": 0.05, "fallback_rate": 0.01}
+    s = snapshot(ntp_diagnostics=json.dumps({"counters": counters}).encode())
+    assert lines(s)[2] == (
+        "ntp queries  31.2 ms, unanswered 1.5 %, rejection 5.0 %, fallback 1.0 %, retry 0.0 %, starvation 0.0 %"
+    )
+    assert status_json(s)["ntp_counters"] == counters
+    for nothing in (None, b"", b"{", b"[]", b"{}"):
+        assert len(lines(snapshot(ntp_diagnostics=nothing))) == 3
+        assert status_json(snapshot(ntp_diagnostics=nothing))["ntp_counters"] is None
+
+
 def test_all_is_well() -> None:
     assert health(snapshot()).level is Level.OK
     assert health(snapshot()).causes == ()

@@ -1,0 +1,152 @@
+"""One minute file of ours: does it keep what it promises, by what it says of itself."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.audit import gaplist
+from pipeline.audit.findings import Issue
+from pipeline.stream.rtp import signed32
+from pipeline.stream.timeline import SECOND
+
+Values = Mapping[str, Any]
+
+NAME = re.compile(r"(?P<stamp>\d{8}T\d{6}Z)_(?P<hz>\d+)(?:_(?P<rate>\d+)sps_(?P<number>\d+))?_iq\.npz")
+RTP_KEYS = ("rtp_timestamp", "time_snap_rtp", "anchor_rtp", "segment_rtp_timestamps", "gap_rtp_timestamps")
+WRAP = 1 << 32
+# Packets wait in radiod, the network and our socket; the host clock is read when the last one is in hand.
+ON_THE_WAY_NS = 1_000_000_000
+# Half the globe and the ionosphere's detour; nothing can be earlier than sent.
+FARTHEST_MS = 77.0
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a file's name says; `part` is 0 for the minute's file itself."""
+
+    minute_s: int
+    hz: int
+    rate_hz: int | None
+    part: int
+
+
+def parse_name(name: str) -> Named | None:
+    """None for a name that no minute file has."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        return None
+    stamp = found["stamp"]
+    text = f"{stamp[:4]}-{stamp[4:6]}-{stamp[6:8]}T{stamp[9:11]}:{stamp[11:13]}:{stamp[13:15]}"
+    try:
+        moment = int(np.datetime64(text, "s").astype(np.int64))
+    except ValueError:
+        return None
+    rate = int(found["rate"]) if found["rate"] else None
+    return Named(moment, int(found["hz"]), rate, int(found["number"] or 0))
+
+
+def basics(values: Values, named: Named, folder: str) -> Iterator[Issue]:
+    """Name, label and length: what any reader goes by."""
+    count, rate = len(values["iq"]), values["sample_rate"]
+    if count != 60 * rate:
+        yield Issue("length", f"{count} samples at {rate} Hz, 60 s would be {60 * rate}")
+    minute = values["unix_timestamp"]
+    if named.minute_s % 60 or minute != named.minute_s:
+        yield Issue(
+            "name", f"the name says {named.minute_s}, unix_timestamp {minute:.6f}, a minute is a multiple of 60"
+        )
+    if named.hz != int(values["frequency_hz"]):
+        yield Issue("name", f"the name says {named.hz} Hz, the file {values['frequency_hz']:.0f} Hz")
+    if named.rate_hz is not None and named.rate_hz != rate:
+        yield Issue("name", f"the name says {named.rate_hz} samples/s, the file {rate}")
+    if folder != values["channel_name"].replace(" ", "_"):
+        yield Issue("name", f"in the folder {folder}, but of channel {values['channel_name']}")
+    for name in RTP_KEYS:
+        stamps = np.atleast_1d(values.get(name, 0))
+        if ((stamps < 0) | (stamps >= WRAP)).any():
+            worst = stamps[(stamps < 0) | (stamps >= WRAP)][0]
+            yield Issue("rtp_not_wrapped", f"{name} is {worst}, beyond 0 .. 2^32 - 1", name)
+    parts = np.ascontiguousarray(values["iq"]).view(np.float32)
+    # The sum of squares is not finite if any of them is not; looking at each costs three times as much.
+    if not math.isfinite(float(np.dot(parts, parts))):
+        odd = int(np.count_nonzero(~np.isfinite(parts).reshape(-1, 2).all(axis=1)))
+        if odd:
+            yield Issue("not_finite", f"{odd} samples are not finite")
+
+
+def ours(values: Values) -> Iterator[Issue]:
+    """Everything that a file of ours can be held to on its own."""
+    mask, found = gaplist.listed(values)
+    yield from found
+    yield from gaplist.sums(values, mask)
+    yield from gaplist.against_samples(values, mask)
+    yield from gaplist.timestamps(values)
+    yield from _label(values)
+    yield from _segments(values, mask)
+    yield from _host_clock(values)
+    yield from _tone(values)
+
+
+def _label(v: Values) -> Iterator[Issue]:
+    rate, first = v["sample_rate"], v["sample0_utc_ns"]
+    away = signed32(v["rtp_timestamp"] - v["anchor_rtp"])
+    line = v["anchor_utc_ns"] + away * SECOND // rate
+    if abs(line - first) > 1:
+        yield Issue("label_line", f"iq[0] is at {first} ns by sample0_utc_ns, {line - first:+d} ns by anchor_*")
+    residual = first - round(v["unix_timestamp"]) * SECOND
+    if 2 * abs(residual) * rate > SECOND + 2 * rate:
+        samples = residual * rate / SECOND
+        yield Issue("mid_minute", f"iq[0] is {residual} ns ({samples:+.2f} samples) from the minute by its own anchor")
+    if v["anchor_uncertainty_ns"] <= 0:
+        yield Issue("no_bound", f"anchor_uncertainty_ns is {v['anchor_uncertainty_ns']}", "anchor_uncertainty_ns")
+    if not v["anchor_source"]:
+        yield Issue("no_bound", "anchor_source is empty", "anchor_source")
+
+
+def _segments(v: Values, gaps: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[Issue]:
+    count, rate = len(v["iq"]), v["sample_rate"]
+    begins, lengths = v["segment_sample_indices"].astype(np.int64), v["segment_samples"].astype(np.int64)
+    ends = begins + lengths
+    if not len(begins) or (begins < 0).any() or (ends > count).any() or (begins[1:] < ends[:-1]).any():
+        yield Issue("segments", f"{len(begins)} segments do not lie one after the other in {count} samples")
+        return
+    uncovered = ~gaps
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        uncovered[begin:end] = False
+    if uncovered.any():
+        what = f"{np.count_nonzero(uncovered)} samples are of no segment and not listed as missing"
+        yield Issue("segments", what, f"first at index {np.argmax(uncovered)}")
+    for number, (begin, utc) in enumerate(zip(begins.tolist(), v["segment_utc_ns"].tolist(), strict=True)):
+        off = utc - v["sample0_utc_ns"] - begin * SECOND // rate
+        if abs(off) > SECOND // rate + 2:
+            yield Issue("segments", f"segment {number} is {off} ns from where its index says", f"index {begin}")
+    if v["rtp_timestamp"] != (int(v["segment_rtp_timestamps"][0]) - int(begins[0])) % WRAP:
+        yield Issue("segments", "rtp_timestamp is not on the line of the first segment", "rtp_timestamp")
+
+
+def _host_clock(v: Values) -> Iterator[Issue]:
+    if not (v["ntp_valid"] and v["ntp_synced"]) or v["host_rtp"] < 0 or not math.isfinite(v["ntp_offset_ms"]):
+        return
+    # Later than the sample by its way here, never earlier.
+    late = -v["rtp_vs_host_ns"] - round(v["ntp_offset_ms"] * 1e6)
+    allowed = v["anchor_uncertainty_ns"] + round(1e6 * (v["ntp_uncertainty_ms"] or 0.0))
+    if late < -allowed or late > allowed + ON_THE_WAY_NS:
+        what = f"the last packet came {late / 1e6:.3f} ms after its label by the corrected host clock"
+        yield Issue(
+            "host_clock", f"{what}; the bounds allow {-allowed / 1e6:.3f} to {(allowed + ON_THE_WAY_NS) / 1e6:.3f}"
+        )
+
+
+def _tone(v: Values) -> Iterator[Issue]:
+    if not v.get("tone_detected"):
+        return
+    allowed = v["anchor_uncertainty_ns"] / 1e6 + v["tone_uncertainty_ms"]
+    if not -allowed <= v["tone_onset_ms"] <= allowed + FARTHEST_MS:
+        what = f"the {v['tone_station']} minute tone began {v['tone_onset_ms']:+.3f} ms after the minute"
+        yield Issue("tone", f"{what}; a true label has 0 to {FARTHEST_MS:g} ms, give or take {allowed:.3f}")

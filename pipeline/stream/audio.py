@@ -1,0 +1,153 @@
+"""The audio of an AM station in a stream of IQ, demodulated along its own carrier.
+
+The carrier's phase is followed through a filter some tens of Hz wide, so Doppler shift, fading and an
+oscillator that is some Hz off do not matter. Tones are looked at twice: `Bands` has the whole
+minute in narrow bands at 250 Hz, cheap enough for every minute; `follow` gives the audio itself at the full
+rate, for the few places where time is read to a fraction of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Complex = npt.NDArray[np.complex64]
+Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+BAND_RATE_HZ = 250
+# A filter of four blocks (16 ms) lets through 108 Hz and takes no part of a tone 200 Hz away.
+TAPS = 4
+NOISE_WIDTH = 1.73  # of a Blackman window, in units of one over its length
+# 20 ms of carrier: wide enough for any Doppler shift, and WWV's 100 Hz code averages out.
+CARRIER_SMOOTHING = 5
+# An oscillator 10 ppm off at 15 MHz.
+CARRIER_REACH_HZ = 150
+CARRIER_STEP_HZ = 4
+CARRIER_LOOKS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Narrow bands of a stretch of samples.
+
+    Sample k of each band is centred at `(k + 2) * block - 0.5` of the stretch. `audio[hz]` is the
+    demodulated tone, |value| its amplitude with |iq| = 1 as full scale; `valid` is False where a sample
+    that was not received takes part, and the bands are zero there.
+    """
+
+    rate_hz: int
+    block: int
+    carrier_hz: float
+    carrier: Complex
+    audio: Mapping[int, Complex]
+    valid: Flags
+
+    @property
+    def band_rate_hz(self) -> float:
+        """Samples per second of the bands."""
+        return self.rate_hz / self.block
+
+    @property
+    def noise_hz(self) -> float:
+        """The bands' width for white noise."""
+        return NOISE_WIDTH * self.band_rate_hz / TAPS
+
+    def index(self, k: float) -> float:
+        """Where in the stretch sample `k` of a band lies."""
+        return (k + TAPS / 2) * self.block - 0.5
+
+
+def block_of(rate_hz: int) -> int:
+    """Samples of the stream per sample of a band."""
+    return max(1, round(rate_hz / BAND_RATE_HZ))
+
+
+def find_carrier(iq: Complex, rate_hz: int) -> float:
+    """Offset of the strongest carrier within 150 Hz of the centre, Hz, to 4 Hz; 0 when none stands out."""
+    length = rate_hz // CARRIER_STEP_HZ
+    starts = np.linspace(0, len(iq) - length, CARRIER_LOOKS).astype(int)
+    looks = np.stack([iq[start : start + length] for start in starts]) * np.hanning(length).astype(np.float32)
+    power = np.square(np.abs(np.fft.fft(looks, axis=1))).mean(axis=0)
+    reach = CARRIER_REACH_HZ // CARRIER_STEP_HZ
+    near = np.roll(power, reach)[: 2 * reach + 1]
+    best = int(np.argmax(near))
+    return float((best - reach) * CARRIER_STEP_HZ) if near[best] > 4 * np.median(near) else 0.0
+
+
+@lru_cache(maxsize=8)
+def _filters(rate_hz: int, frequencies: tuple[float, ...]) -> Complex:
+    """Shape (block, frequencies * TAPS): each filter in pieces of one block."""
+    block = block_of(rate_hz)
+    window = np.blackman(TAPS * block + 2)[1:-1]
+    window /= window.sum()
+    n = np.arange(TAPS * block)
+    rows = [(window * np.exp((-2j * np.pi * hz / rate_hz) * n)).reshape(TAPS, block) for hz in frequencies]
+    return np.ascontiguousarray(np.concatenate(rows).T, np.complex64)
+
+
+def _filtered(iq: Complex, rate_hz: int, frequencies: tuple[float, ...]) -> list[Complex]:
+    """Each frequency shifted to zero (phase 0 at iq[0]) and low-pass filtered, one sample a block."""
+    block = block_of(rate_hz)
+    blocks = len(iq) // block
+    count = blocks - TAPS + 1
+    parts = iq[: blocks * block].reshape(blocks, block) @ _filters(rate_hz, frequencies)
+    found = []
+    for number, hz in enumerate(frequencies):
+        columns = parts[:, number * TAPS : (number + 1) * TAPS]
+        total = sum((columns[tap : tap + count, tap] for tap in range(1, TAPS)), columns[:count, 0])
+        turns = (hz * block / rate_hz) * np.arange(count)
+        found.append((total * np.exp(-2j * np.pi * np.remainder(turns, 1.0))).astype(np.complex64))
+    return found
+
+
+def _received(iq: Complex, block: int, count: int) -> Flags:
+    """Whether all samples that a band sample is made of were received."""
+    blocks = iq[: len(iq) // block * block].reshape(-1, block)
+    # Gaps are whole packets: three looks a block cannot miss one.
+    absent = (blocks[:, 0] == 0) & (blocks[:, block // 2] == 0) | (blocks[:, block // 2] == 0) & (blocks[:, -1] == 0)
+    touched: Flags = absent[:count].copy()
+    for tap in range(1, TAPS):
+        touched |= absent[tap : tap + count]
+    return np.logical_not(touched)
+
+
+def bands(iq: Complex, rate_hz: int, carrier_hz: float, tones: Sequence[int], upper_only: bool) -> Bands:
+    """Demodulate `tones` (Hz of audio); with `upper_only` the lower sideband is noise (CHU) and left out."""
+    sides = (1,) if upper_only else (1, -1)
+    wanted = [carrier_hz, *(carrier_hz + side * hz for hz in tones for side in sides)]
+    found = _filtered(iq, rate_hz, tuple(wanted))
+    valid = _received(iq, block_of(rate_hz), len(found[0]))
+    kernel = np.full(CARRIER_SMOOTHING, 1 / CARRIER_SMOOTHING, np.float32)
+    carrier = np.convolve(found[0], kernel, "same").astype(np.complex64)
+    along = np.conj(_unit(carrier))
+    audio = {}
+    for number, hz in enumerate(tones):
+        band = found[1 + number * len(sides)] * along
+        if not upper_only:
+            band += np.conj(found[2 + number * 2] * along)
+        audio[hz] = band * valid
+    return Bands(rate_hz, block_of(rate_hz), carrier_hz, carrier, audio, valid)
+
+
+def _unit(values: npt.NDArray[np.complexfloating]) -> Complex:
+    size = np.abs(values)
+    return (values / np.where(size > 0, size, 1)).astype(np.complex64)
+
+
+def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64], upper_only: bool) -> npt.NDArray[np.complex64]:
+    """The audio at samples `indices` (any shape) of the stretch that `of` was made of.
+
+    Twice the real part of the signal along its carrier: real, for a DSB station; the analytic signal for one
+    that sends the upper sideband only. Either way its mean against exp(2j pi hz t) is `Bands.audio`.
+    """
+    centres = of.index(0) + of.block * np.arange(len(of.carrier))
+    carrier = np.interp(indices, centres, of.carrier.real) + 1j * np.interp(indices, centres, of.carrier.imag)
+    turns = np.remainder((of.carrier_hz / of.rate_hz) * indices, 1.0)
+    # Without the carrier itself: cut off anywhere it would be a tone's equal at any frequency.
+    along = iq[indices] * np.conj(_unit(carrier * np.exp(2j * np.pi * turns))) - np.abs(carrier)
+    return (along if upper_only else 2 * along.real).astype(np.complex64)

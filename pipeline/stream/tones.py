@@ -1,0 +1,124 @@
+"""The minute tone of WWV, WWVH and CHU: an independent check of a minute's label.
+
+Looked for only within 1.5 s of the labelled minute, so a tone can never choose another minute. What is
+sent is in `pulses`, whether it is there is decided in `tonesearch`, its time read in `tonetiming`. The tone
+comes late by its way from the transmitter; nothing here is corrected for that except `tone_evidence`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.stream.audio import Complex, bands, find_carrier
+from pipeline.stream.pulses import Pulse, path_delay_s
+from pipeline.stream.tonesearch import Find, find
+from pipeline.stream.tonetiming import Ticks, Tone, time_ticks, time_tones
+
+# What lies before the minute and belongs to the look at its beginning.
+BEFORE_S = 2.6
+HEAD_S = 6.0
+LOWEST_RATE_HZ = 4_000
+SHORTEST_S = 10.0
+# How far a tone and its ticks may be apart to confirm each other.
+AGREEMENT_S = 0.001
+UNKNOWN_DB = -999.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tones:
+    """What was heard of the stations in a minute, the clearest first; `ticks` are the first one's."""
+
+    heard: tuple[Tone, ...] = ()
+    ticks: Ticks | None = None
+
+    def power_dbfs(self, hz: int) -> float:
+        """Mean power of the tone of this frequency, |iq| = 1 being 0 dB; -999 when it was not heard."""
+        return next((tone.power_dbfs for tone in self.heard if tone.hz == hz), UNKNOWN_DB)
+
+    @property
+    def differential_s(self) -> float:
+        """WWVH's delay less WWV's, NaN unless both were heard."""
+        at = {tone.station: tone.onset_s for tone in self.heard}
+        return at["WWVH"] - at["WWV"] if {"WWV", "WWVH"} <= at.keys() else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a tone says of a label: `residual_ns` = label - UTC, true within `uncertainty_ns`."""
+
+    station: str
+    residual_ns: int
+    uncertainty_ns: int
+
+
+NOTHING = Tones()
+
+
+def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
+    """Look for the minute tones `wanted` at the beginning of a minute.
+
+    `iq` (complex64) is the minute, zeros where nothing was received; `before` is what came directly before it,
+    of which the last 2.6 s are used. Without it a tone that begins before iq[0] is timed by its end.
+    """
+    if rate_hz < LOWEST_RATE_HZ or len(iq) < SHORTEST_S * rate_hz or not wanted:
+        return NOTHING
+    upper = all(pulse.upper_only for pulse in wanted)
+    lead, split = round(BEFORE_S * rate_hz), round(HEAD_S * rate_hz)
+    head = np.zeros(lead + split, np.complex64)
+    head[lead:] = iq[:split]
+    if before is not None and len(before):
+        head[lead - min(lead, len(before)) : lead] = before[-lead:]
+    carrier_hz = find_carrier(iq, rate_hz)
+    audio = sorted({pulse.hz for pulse in wanted})
+    first = bands(head, rate_hz, carrier_hz, audio, upper)
+    rest = bands(iq[split:], rate_hz, carrier_hz, audio, upper)
+    if not (np.isfinite(first.carrier).all() and np.isfinite(rest.carrier).all()):
+        return NOTHING
+    # Where a second begins in samples is exact; where a stretch does, only to a sample.
+    lead_s, rest_s = lead / rate_hz, split / rate_hz
+    found = [one for pulse in wanted if (one := find(first, rest, pulse, lead_s, rest_s)) is not None]
+    best = _best(found)
+    if not best:
+        return NOTHING
+    tones = [replace(tone, onset_s=tone.onset_s - lead_s) for tone in time_tones(head, first, best, upper)]
+    # On the hour several stations send the same tone, and their ticks tell them apart.
+    rivals = [one for one in found if one.pulse.hz == best[0].pulse.hz]
+    heard = [(time_ticks(iq[split:], rest, one.pulse, tones[0], rest_s, one.density), one.pulse) for one in rivals]
+    ticks, pulse = max(heard, key=lambda pair: pair[0].count if pair[0] else 0)
+    if not best[0].sure and not _confirmed(tones[0], ticks):
+        return NOTHING
+    sure = [tone for tone, one in zip(tones, best, strict=True) if one.sure or one is best[0]]
+    return Tones((replace(sure[0], station=pulse.station), *sure[1:]), ticks)
+
+
+def _confirmed(tone: Tone, ticks: Ticks | None) -> bool:
+    return ticks is not None and abs(tone.onset_s - ticks.onset_s) <= min(
+        AGREEMENT_S, tone.uncertainty_s + ticks.uncertainty_s
+    )
+
+
+def _best(found: list[Find]) -> list[Find]:
+    """The best fitting find of each frequency, best first."""
+    ranked = sorted(found, key=lambda one: -one.fit)
+    taken = [one.pulse.hz for one in ranked]
+    return [one for number, one in enumerate(ranked) if one.pulse.hz not in taken[:number]]
+
+
+def tone_evidence(
+    tones: Tones, label_ns: int, latitude: float = math.nan, longitude: float = math.nan
+) -> Evidence | None:
+    """What the clearest tone says of the label of iq[0], None when there was no tone.
+
+    `label_ns` is the label less the minute (a fraction of a sample in our files). The way from the transmitter is
+    taken off by `path_delay_s` and its doubt added, which without the station's position is some 35 ms.
+    """
+    if not tones.heard:
+        return None
+    tone = tones.heard[0]
+    delay, doubt = path_delay_s(tone.station, latitude, longitude)
+    residual = label_ns + round((tone.onset_s - delay) * 1e9)
+    return Evidence(tone.station, residual, round((tone.uncertainty_s + doubt) * 1e9))

@@ -1,0 +1,130 @@
+"""The minute tone detector: false detections, detection against SNR, errors against what it states, cost.
+
+    python -m tests.bench.bench_tones [--noise N] [--signal N] [--kind KIND ...]
+
+`--noise N` looks at N minutes of each kind of noise (10000: an hour on two cores), `--signal N` at N minutes
+of each SNR. At 4 kHz: the detector looks at bands some 100 Hz wide, which hold the same at any sample rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np  # noqa: E402
+
+from airwaves import KINDS, RATE, noise_minutes, station_minute  # noqa: E402
+from pipeline.stream.pulses import STATIONS  # noqa: E402
+from pipeline.stream.tones import listen  # noqa: E402
+
+ALL = tuple(STATIONS.values())
+BATCH = 10
+SNRS_DB = (10, 12, 14, 16, 18, 20, 22, 24, 27, 30, 35, 40, 45, 50)
+
+
+def false_detections(job: tuple[str, int]) -> Counter[str]:
+    """Look at a batch of noise minutes for all three stations at once, as on a channel that says nothing."""
+    kind, seed = job
+    rng = np.random.default_rng([seed, *kind.encode()])
+    found: Counter[str] = Counter()
+    for minute, before in noise_minutes(kind, rng, BATCH):
+        # CHU's audio is one sideband's: another demodulation, so another look.
+        heard = [listen(minute, RATE, pulses, before).heard for pulses in (ALL[:2], ALL[2:])]
+        found.update(tone.station for tones in heard for tone in tones)
+        found["minutes"] += 1
+        found["false"] += any(heard)
+    return found
+
+
+def detections(job: tuple[str, float, int]) -> list[tuple[float, float, float, float]]:
+    """(error s, stated s, snr dB found, ticks' error s) of a batch of a station's minutes; NaN = not found."""
+    station, snr_db, seed = job
+    rng = np.random.default_rng([seed, round(10 * snr_db), *station.encode()])
+    rows = []
+    for _ in range(BATCH):
+        onset = rng.uniform(-0.02, 0.06)
+        minute, before = station_minute(rng, snr_db, station, onset)
+        tones = listen(minute, RATE, (STATIONS[station],), before)
+        tone = tones.heard[0] if tones.heard else None
+        ticks = tones.ticks.onset_s - onset if tones.ticks else np.nan
+        rows.append(
+            (tone.onset_s - onset, tone.uncertainty_s, tone.snr_db, ticks) if tone else (np.nan, np.nan, np.nan, ticks)
+        )
+    return rows
+
+
+def noise_table(pool: multiprocessing.pool.Pool, kinds: list[str], minutes: int) -> None:
+    """False detections for each kind of noise."""
+    print(f"\nfalse detections in {minutes} minutes of each kind, carriers from -10 to +40 dB (in 4 kHz)")
+    print(f"{'noise':<12}{'minutes':>9}{'false':>7}   stations")
+    for kind in kinds:
+        jobs = [(kind, seed) for seed in range(-(-minutes // BATCH))]
+        total = sum(pool.imap_unordered(false_detections, jobs), Counter[str]())
+        names = ", ".join(f"{name} {total[name]}" for name in STATIONS if total[name])
+        print(f"{kind:<12}{total['minutes']:>9}{total['false']:>7}   {names}", flush=True)
+
+
+def signal_table(pool: multiprocessing.pool.Pool, minutes: int) -> None:
+    """Detection probability and errors against SNR."""
+    print(f"\n{minutes} minutes each; SNR: tone energy over noise density; C/N0: the carrier's")
+    print(f"{'station':<8}{'SNR dB':>7}{'C/N0 dB':>9}{'found %':>9}{'median |error| ms':>19}{'worst ms':>10}"
+          f"{'within stated %':>17}{'stated ms':>11}{'ticks found %':>15}{'median ms':>11}")  # fmt: skip
+    for station in STATIONS:
+        lasts, depth, sides = (0.5, 0.4, 1) if station == "CHU" else (0.8, 0.9, 2)
+        for snr in SNRS_DB:
+            jobs = [(station, snr, seed) for seed in range(-(-minutes // BATCH))]
+            rows = np.array([row for batch in pool.imap_unordered(detections, jobs) for row in batch])
+            error, stated = np.abs(rows[:, 0]) * 1e3, rows[:, 1] * 1e3
+            found, ticks = ~np.isnan(error), np.abs(rows[:, 3]) * 1e3
+            carrier = snr + 10 * np.log10(sides / (lasts * depth**2))
+            line = f"{station:<8}{snr:>7}{carrier:>9.1f}{100 * found.mean():>9.1f}"
+            if found.any():
+                line += f"{np.median(error[found]):>19.3f}{error[found].max():>10.3f}"
+                line += f"{100 * (error <= stated)[found].mean():>17.1f}{np.median(stated[found]):>11.3f}"
+                ticking = ~np.isnan(ticks)
+                line += f"{100 * ticking.mean():>15.1f}"
+                line += f"{np.median(ticks[ticking]):>11.3f}" if ticking.any() else ""
+            print(line, flush=True)
+
+
+def cost() -> None:
+    """CPU time per minute at 16 kHz."""
+    rng = np.random.default_rng(1)
+    print(f"\nCPU ms per minute of 960000 samples, {platform.machine()}, one thread")
+    for name, snr, station in (("WWV, found", 45, "WWV"), ("CHU, found", 45, "CHU"), ("nothing found", -20, "WWV")):
+        minute, before = station_minute(rng, snr, station, rate=16_000)
+        listened = []
+        for _ in range(40):
+            begin = time.process_time()
+            listen(minute, 16_000, ALL[:2] if station == "WWV" else ALL[2:], before)
+            listened.append(time.process_time() - begin)
+        print(f"{name:<16}{1e3 * float(np.median(listened)):>8.1f}   least {1e3 * min(listened):.1f}")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--noise", type=int, default=1000, metavar="N")
+    parser.add_argument("--signal", type=int, default=200, metavar="N")
+    parser.add_argument("--kind", action="append", choices=KINDS)
+    options = parser.parse_args()
+    cost()
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        if options.signal:
+            signal_table(pool, options.signal)
+        if options.noise:
+            noise_table(pool, options.kind or list(KINDS), options.noise)
+
+
+if __name__ == "__main__":
+    main()

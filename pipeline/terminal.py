@@ -209,4 +209,4 @@ def _cbreak(fd: int) -> Iterator[None]:
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
-            pass
+            signal.signal(number, handler)

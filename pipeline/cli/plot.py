@@ -12,7 +12,7 @@ import click
 from pipeline import DISTRIBUTION, EXIT_FAILURE, EXIT_OK, PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.plotdays import Days
+    from pipeline.plotting.days import Days
 
 Told = Callable[[int, int], None]
 
@@ -46,10 +46,14 @@ def plot(files: tuple[Path, ...], output: Path | None, force: bool) -> int:
         raise drawing.PlotError(f"{target.parent} is not a folder")
     status = EXIT_OK
     if len(paths) == 1 and not files[0].is_dir():
-        figure = drawing.minute(_load(paths[0]))
+        from pipeline.plotting.minuteview import minute
+
+        figure = minute(_load(paths[0]))
     else:
         channels, status = _with_progress(paths) if sys.stderr.isatty() else _gather(paths, lambda done, total: None)
-        figure = drawing.days(channels)
+        from pipeline.plotting.daysview import days
+
+        figure = days(channels)
     drawing.save(figure, target)
     click.echo(target)
     return status
@@ -107,7 +111,7 @@ def _gather(paths: list[Path], tell: Told) -> tuple[list[Days], int]:
     """All files as views of their channels; one file in memory at a time. Raises PlotError when none can be read."""
     from pipeline.audit.onefile import parse_name
     from pipeline.plot import PlotError
-    from pipeline.plotdays import Days
+    from pipeline.plotting.days import Days
 
     minutes = [named.minute_s for path in paths if (named := parse_name(path.name)) is not None]
     if len(minutes) < len(paths):

@@ -162,8 +162,7 @@ class Source:
         room = ahead >= 0 and (lost <= ANY_SIZE or 4 * ahead >= lost * self._usual_frames())
         plausible = room and (
             ahead <= self.rate_hz
-            or (step == 1 and packet.marker and self._past(ahead, packet.arrival_ns))
-            or self._fits(lost, ahead)
+            or (((step == 1 and packet.marker) or self._fits(lost, ahead)) and self._past(ahead, packet.arrival_ns))
             or self._elapsed(ahead, packet.arrival_ns)
         )
         if not plausible:
@@ -206,7 +205,7 @@ class Source:
         return 0 < lost < SEQUENCE_MODULUS and 0.5 * lost * frames <= ahead <= 2 * lost * frames + self.rate_hz // 10
 
     def _past(self, ahead: int, arrival_ns: int) -> bool:
-        """True unless the samples that are missing are of the future, which no mute can be."""
+        """True unless the samples that are missing are of the future."""
         passed = (arrival_ns - self.arrival_ns) * self.rate_hz // 1_000_000_000
         return passed < 0 or ahead <= passed + EARLY_S * self.rate_hz
 

@@ -134,10 +134,11 @@ def test_an_operators_evening(names: Names, tmp_path: Path) -> None:
 
 
 def _control(program: Program) -> Path:
-    instance = load_config(program.config).recorder.instance
-    system = Path("/run/grape-pipeline")
-    folder = system if os.geteuid() == 0 else Path(program.environment["XDG_RUNTIME_DIR"]) / "grape-pipeline"
-    return folder / f"{instance}.control.sock"
+    """Where the running instance listens."""
+    name = f"{load_config(program.config).recorder.instance}.control.sock"
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    private = Path(program.environment["XDG_RUNTIME_DIR"]) / "grape-pipeline"
+    return (Path(given) if given else Path("/run/grape-pipeline") if os.geteuid() == 0 else private) / name
 
 
 def _look_at_keys(program: Program, top: Screen) -> None:

@@ -291,6 +291,8 @@ def test_one_odd_packet_of_the_known_sender_decides_nothing() -> None:
         Arrival(False, 30_010, 3300, 1280, HOME, 10 * BLOCK_NS),
         Arrival(False, 11, 1 << 31, 1280, HOME, 10 * BLOCK_NS),
         Arrival(False, 40_000, 5, 1280, HOME, 10 * BLOCK_NS),
+        Arrival(False, 20_010, 3200 + 20_000 * 320, 1280, HOME, 10 * BLOCK_NS),
+        Arrival(True, 10, 3200 + 600 * 16_000, 1280, HOME, 10 * BLOCK_NS),
     ):
         assert source.admit(odd) is HOLD
     assert source.admit(packet(10)) is PLACE

@@ -75,6 +75,11 @@ def test_what_is_wrong_is_said_in_words() -> None:
     assert "nothing is wrong" not in told
 
 
+def test_labels_that_may_be_far_off_are_told() -> None:
+    told = text(snapshot(row(1, anchor_uncertainty_ns=16 * S)))
+    assert "WWV_1_MHz: labels may be wrong by up to 16.0 s" in told
+
+
 def test_a_dead_supervisor_is_the_first_thing_to_be_read() -> None:
     told = text(replace(snapshot(row(0)), supervisor_exists=False))
     assert told.startswith("grape-pipeline default  CRIT  0/1 up")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.plotdata import (
+from pipeline.plotting.data import (
     CARRIER_RATE_HZ,
     Spectra,
     carrier,

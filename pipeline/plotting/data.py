@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.stream.audio import TAPS, Complex, bands, block_of, find_carrier
+from pipeline.stream.audio import TAPS, Complex, bands, block_of, find_carrier, follow
 from pipeline.stream.pulses import pulses
 from pipeline.stream.tones import Tones, listen
 from pipeline.tonekeys import tone_keys
@@ -115,15 +115,18 @@ def doppler(narrow: Complex, length: int, step: int, offset_hz: float) -> Spectr
     """
     count = max(1, len(narrow) // step)
     fft = PADDING * length
-    window = np.hanning(length + 2)[1:-1].astype(np.float32)
-    padded = np.pad(narrow, length // 2 + step)
     power = np.zeros((fft, count), np.float32)
     for column in range(count):
-        first = column * step + step // 2 + step
-        part = padded[first : first + length] * window
+        first = column * step + step // 2 - length // 2
+        part = narrow[max(0, first) : first + length]
+        there = np.flatnonzero(part)
+        if len(there) < 0.45 * length:
+            continue
+        part = part[there[0] : there[-1] + 1]
+        # A window of the part's own length: a cut-off one would smear the line over all frequencies.
+        window = np.hanning(len(part) + 2)[1:-1].astype(np.float32)
         weight = float(window[part != 0].sum())
-        if weight >= 0.45 * float(window.sum()):
-            power[:, column] = np.square(np.abs(np.fft.fft(part, fft))) / weight**2
+        power[:, column] = np.square(np.abs(np.fft.fft(part * window, fft))) / weight**2
     times = (np.arange(count) + 0.5) * step / CARRIER_RATE_HZ
     frequencies = np.fft.fftshift(np.fft.fftfreq(fft, 1 / CARRIER_RATE_HZ)) + offset_hz
     return Spectra(times, frequencies, decibels(np.fft.fftshift(power, axes=0)))
@@ -145,6 +148,26 @@ def ridge(spectra: Spectra) -> Floats:
 def carrier_offset(values: Values) -> float:
     """Where the channel's carrier is, Hz from its centre, to 4 Hz."""
     return find_carrier(values["iq"], values["sample_rate"])
+
+
+def first_audio(values: Values, seconds: float) -> tuple[Floats, Floats] | None:
+    """Times (s after iq[0]) and modulation of the minute's first moments; None where they were not received."""
+    rate, iq = values["sample_rate"], values["iq"]
+    count = round(seconds * rate)
+    stretch = iq[: max(count, rate // 4)]
+    if not stretch.all() or len(stretch) < count:
+        return None
+    along = bands(stretch, rate, carrier_offset(values), (), upper_only=True)
+    level = float(np.abs(along.carrier).mean())
+    sound = follow(stretch, along, np.arange(count), upper_only=False).real
+    return np.arange(count) / rate, sound / (2 * level or 1.0)
+
+
+def duration(seconds: float) -> str:
+    """A bound in the unit that suits it."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} \N{MICRO SIGN}s"
 
 
 def tone_of(values: Values) -> dict[str, Any]:
@@ -177,7 +200,7 @@ def station(values: Values) -> str:
 
 def _label(v: Values) -> str:
     if "anchor_uncertainty_ns" in v:
-        return f"label: {v['anchor_source']} anchor, true within {v['anchor_uncertainty_ns'] / 1e6:.3g} ms"
+        return f"label: {v['anchor_source']} anchor, true within {duration(v['anchor_uncertainty_ns'] / 1e9)}"
     return f"label: {v.get('time_snap_source', 'source not stated')}, no bound stated"
 
 

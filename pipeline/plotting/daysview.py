@@ -1,0 +1,153 @@
+"""Many minutes: Doppler spectra and completeness of each channel over time, levels, minute tones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.plotting.data import Spectra, duration
+from pipeline.plotting.days import Days
+from pipeline.plotting.style import INK, LINE, SPAN_DB, STYLE, bar, hz, image, limits, mhz, view
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def days(channels: list[Days]) -> Figure:
+    """Doppler spectra and completeness of each channel over time, and the levels of all."""
+    import matplotlib.pyplot as plt
+
+    alone = len(channels) == 1
+    tones = alone and len(channels[0].tones) > 1
+    # Inches: what a channel takes, what is below, and the margins.
+    each, below = (3.6 if alone else 1.35), [1.9, *([1.5] if tones else [])]
+    total = 1.1 + len(channels) * (each + 0.45) + sum(below) + 0.3 * (len(below) - 1) + 0.6
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(12, total))
+        at = total - 1.1
+        rows: list[Axes] = []
+        for channel in channels:
+            at -= each
+            axis = _axes(figure, at + 0.24, each - 0.24, total, rows)
+            beside = figure.add_axes((0.922, (at + 0.24) / total, 0.012, (each - 0.24) / total))
+            _doppler(figure, axis, beside, channel)
+            rows += [axis, _axes(figure, at, 0.14, total, [axis])]
+            _strip(rows[-1], channel)
+            at -= 0.45
+        at -= below[0]
+        rows.append(_axes(figure, at, below[0] - 0.25, total, rows))
+        _levels(rows[-1], channels)
+        if tones:
+            at -= below[1] + 0.3
+            rows.append(_axes(figure, at, below[1] - 0.1, total, rows))
+            _tones(rows[-1], channels[0])
+        _days_header(figure, channels, total)
+        for axis in rows[:-1]:
+            axis.tick_params(labelbottom=False)
+        _time_axis(rows[-1], channels)
+        return figure
+
+
+def _axes(figure: Figure, bottom: float, height: float, total: float, above: list[Axes]) -> Axes:
+    """An axis across the picture, inches from its bottom; it shares the time axis of those above."""
+    where = (0.075, bottom / total, 0.835, height / total)
+    return figure.add_axes(where, sharex=above[0] if above else None)
+
+
+def _moments(seconds: Any) -> Any:
+    """Matplotlib's days since 1970."""
+    return np.asarray(seconds, float) / 86_400.0
+
+
+def _time_axis(axis: Axes, channels: list[Days]) -> None:
+    import matplotlib.dates
+
+    dates: Any = matplotlib.dates
+    first, end = min(c.first_s for c in channels), max(c.end_s for c in channels)
+    axis.set_xlim(_moments(first), _moments(end))
+    locator = dates.AutoDateLocator(minticks=4, maxticks=13)
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))
+    axis.set_xlabel("UTC")
+
+
+def _days_header(figure: Figure, channels: list[Days], total: float) -> None:
+    first, end = min(c.first_s for c in channels), max(c.end_s for c in channels)
+    names = channels[0].channel if len(channels) == 1 else f"{len(channels)} channels"
+    begin, last = (str(np.datetime64(s // 60, "m")).split("T") for s in (first, end))
+    span = f"{' '.join(begin)} to {last[1] if last[0] == begin[0] else ' '.join(last)} UTC"
+    files = sum(c.files for c in channels)
+    received = sum(float(c.valid_s.sum()) for c in channels) / max(1, sum(60 * c.minutes for c in channels))
+    bound = max(c.bound_ms for c in channels)
+    facts = [f"{files} files, {100 * min(1.0, received):.4g} % of the time received"]
+    facts += [f"labels true within {duration(bound / 1e3)}"] if bound else []
+    tones = [onset for c in channels for _, onset in c.tones]
+    if tones:
+        facts.append(f"minute tone in {len(tones)} files, median {np.median(tones):+.2f} ms by the label")
+    figure.text(0.075, 1 - 0.32 / total, f"{names}   {span}", fontsize=16, fontweight="bold", color=INK, va="center")
+    figure.text(0.075, 1 - 0.63 / total, "     ".join(facts), fontsize=10.5, color=INK, va="center")
+
+
+def _doppler(figure: Figure, axis: Axes, beside: Axes, channel: Days) -> None:
+    picture = channel.picture()
+    middle, reach = view(channel.line_hz, channel.offset_hz, 1.0)
+    shown = Spectra(_moments(picture.times_s), picture.frequencies_hz, picture.power_db)
+    low, high = limits(shown.power_db, 30.0, 100.0)
+    if len(shown.frequencies_hz) > 1:
+        drawn = image(axis, shown, 1.0, max(low, high - SPAN_DB), high)
+        bar(figure, drawn, beside, "dBFS")
+    axis.plot(_moments(picture.times_s), channel.line_hz, color=LINE, linewidth=1.0, alpha=0.9)
+    axis.set_ylim(middle - reach, middle + reach)
+    axis.locator_params(axis="y", nbins=5)
+    axis.set_ylabel(f"Hz from {mhz(channel.frequency_hz)}", fontsize=9)
+    known = channel.line_hz[np.isfinite(channel.line_hz)]
+    said = f"carrier's median {hz(np.median(known))}" if known.size else "no carrier stands out"
+    axis.set_title(f"{channel.channel}: {said}")
+
+
+def _strip(axis: Axes, channel: Days) -> None:
+    """How much of each column was received: dark is all, white none."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("received", ["#FFFFFF", "#0072B2"])
+    low, high = _moments(channel.first_s), _moments(channel.first_s + channel.columns * channel.column_s)
+    axis.imshow(channel.recorded_pct[None, :], aspect="auto", cmap=shades, vmin=0, vmax=100, extent=(low, high, 0, 1),
+                interpolation="nearest")  # fmt: skip
+    axis.set_yticks([])
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set(visible=True, color="#BBBBBB", linewidth=0.6)
+    percent = 100 * float(channel.valid_s.sum()) / (60 * channel.minutes)
+    axis.text(1.006, 0.5, f"{min(100.0, percent):.4g} % received", transform=axis.transAxes, va="center", fontsize=8.5,
+              color=INK)  # fmt: skip
+
+
+def _levels(axis: Axes, channels: list[Days]) -> None:
+    wheel = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#B8A800"]
+    for number, channel in enumerate(channels):
+        style = ("-", "--", ":")[number // len(wheel) % 3]
+        axis.plot(_moments(channel.times_s), channel.level_db, style, color=wheel[number % len(wheel)], linewidth=1.2,
+                  label=channel.channel)  # fmt: skip
+    axis.set_title("Level")
+    axis.set_ylabel("dBFS")
+    axis.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    known = np.concatenate([channel.level_db[np.isfinite(channel.level_db)] for channel in channels])
+    if known.size:
+        pad = max(1.0, 0.1 * float(known.max() - known.min()))
+        axis.set_ylim(float(known.min()) - pad, float(known.max()) + pad)
+    if len(channels) > 1:
+        axis.legend(loc="lower left", bbox_to_anchor=(0.05, 0.985), ncols=9, frameon=False, fontsize=8,
+                    columnspacing=1.0, handlelength=1.2, handletextpad=0.4)  # fmt: skip
+
+
+def _tones(axis: Axes, channel: Days) -> None:
+    times, onsets = zip(*channel.tones, strict=True)
+    axis.plot(_moments(np.array(times)), onsets, ".", color="#0072B2", markersize=4)
+    axis.set_title("Minute tone, by the label")
+    axis.set_ylabel("ms late")
+    axis.grid(axis="y", color="#DDDDDD", linewidth=0.7)
+    middle = float(np.median(onsets))
+    spread = max(0.5, 1.2 * float(np.percentile(np.abs(np.array(onsets) - middle), 98)))
+    axis.set_ylim(middle - spread, middle + spread)

@@ -86,7 +86,7 @@ def _gaps(v: Values) -> tuple[list[Issue], int | None]:
     filled = v["gap_samples_filled"].astype(np.int64)
     indices, rtps = v["gap_sample_indices"].astype(np.int64), v["gap_rtp_timestamps"].astype(np.int64)
     least = int(filled[filled > 0].min(initial=gaplist.packet_samples(v)))
-    begins, lengths = gaplist.zero_runs(v["iq"] == 0, min(least, gaplist.packet_samples(v)))
+    begins, lengths = gaplist.runs(v["iq"] == 0, min(least, gaplist.packet_samples(v)))
     zeros, listed = int(lengths.sum()), int(filled.sum())
     if listed > zeros and len(lengths) and begins[-1] + lengths[-1] == count:
         what = f"{listed} zeros are listed, {zeros} are there: {listed - zeros} were cut off at the end"

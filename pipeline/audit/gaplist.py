@@ -16,9 +16,9 @@ Flags = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]
 
 
-def zero_runs(zero: Flags, least: int) -> tuple[Ints, Ints]:
+def runs(of: Flags, least: int) -> tuple[Ints, Ints]:
     """Begins and lengths of the runs of True of at least `least`."""
-    edges = np.flatnonzero(np.diff(zero, prepend=False, append=False))
+    edges = np.flatnonzero(np.diff(of, prepend=False, append=False))
     begins, lengths = edges[::2], edges[1::2] - edges[::2]
     long = lengths >= max(1, least)
     return begins[long], lengths[long]
@@ -74,7 +74,7 @@ def against_samples(values: Values, mask: Flags) -> Iterator[Issue]:
     if inside.any():
         what = f"{np.count_nonzero(inside)} samples in listed gaps are not zero"
         yield Issue("gap_not_zero", what, f"first at index {np.argmax(inside)}")
-    begins, lengths = zero_runs(zero & ~mask, packet_samples(values))
+    begins, lengths = runs(zero & ~mask, packet_samples(values))
     if len(begins):
         what = f"{lengths.sum()} zeros in {len(begins)} runs of a packet or more are not listed"
         yield Issue("unlisted_zeros", what, f"first at index {begins[0]}, {lengths[0]} samples")

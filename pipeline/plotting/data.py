@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.audit.gaplist import runs
 from pipeline.stream.audio import TAPS, Complex, bands, block_of, find_carrier, follow
 from pipeline.stream.pulses import pulses
 from pipeline.stream.tones import Tones, listen
@@ -111,7 +112,7 @@ def carrier(iq: Complex, rate_hz: int, offset_hz: float) -> Complex:
 def doppler(narrow: Complex, length: int, step: int, offset_hz: float) -> Spectra:
     """Spectra over `length` samples of a `carrier` series, one each `step`; frequencies from the channel's centre.
 
-    At the series' ends, and beside gaps, a spectrum is of what there is, but of half its length at least.
+    At the series' ends, and beside gaps, a spectrum is of the longest part without one, if that is half its length.
     """
     count = max(1, len(narrow) // step)
     fft = PADDING * length
@@ -119,14 +120,14 @@ def doppler(narrow: Complex, length: int, step: int, offset_hz: float) -> Spectr
     for column in range(count):
         first = column * step + step // 2 - length // 2
         part = narrow[max(0, first) : first + length]
-        there = np.flatnonzero(part)
-        if len(there) < 0.45 * length:
+        begins, lengths = runs(part != 0, 1)
+        longest = int(np.argmax(lengths)) if len(lengths) else 0
+        if not len(lengths) or lengths[longest] < 0.45 * length:
             continue
-        part = part[there[0] : there[-1] + 1]
-        # A window of the part's own length: a cut-off one would smear the line over all frequencies.
+        part = part[begins[longest] : begins[longest] + lengths[longest]]
+        # A window of the part's own length: one with a hole would smear the line over all frequencies.
         window = np.hanning(len(part) + 2)[1:-1].astype(np.float32)
-        weight = float(window[part != 0].sum())
-        power[:, column] = np.square(np.abs(np.fft.fft(part * window, fft))) / weight**2
+        power[:, column] = np.square(np.abs(np.fft.fft(part * window, fft))) / float(window.sum()) ** 2
     times = (np.arange(count) + 0.5) * step / CARRIER_RATE_HZ
     frequencies = np.fft.fftshift(np.fft.fftfreq(fft, 1 / CARRIER_RATE_HZ)) + offset_hz
     return Spectra(times, frequencies, decibels(np.fft.fftshift(power, axes=0)))

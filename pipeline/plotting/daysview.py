@@ -98,7 +98,7 @@ def _doppler(figure: Figure, axis: Axes, beside: Axes, channel: Days) -> None:
     if len(shown.frequencies_hz) > 1:
         drawn = image(axis, shown, 1.0, max(low, high - SPAN_DB), high)
         bar(figure, drawn, beside, "dBFS")
-    axis.plot(_moments(picture.times_s), channel.line_hz, color=LINE, linewidth=1.0, alpha=0.9)
+    axis.plot(_moments(picture.times_s), channel.line_hz, color=LINE, linewidth=1.0 if channel.columns < 400 else 0.4)
     axis.set_ylim(middle - reach, middle + reach)
     axis.locator_params(axis="y", nbins=5)
     axis.set_ylabel(f"Hz from {mhz(channel.frequency_hz)}", fontsize=9)
@@ -120,7 +120,7 @@ def _strip(axis: Axes, channel: Days) -> None:
     for side in axis.spines.values():
         side.set(visible=True, color="#BBBBBB", linewidth=0.6)
     percent = 100 * float(channel.valid_s.sum()) / (60 * channel.minutes)
-    axis.text(1.006, 0.5, f"{min(100.0, percent):.4g} % received", transform=axis.transAxes, va="center", fontsize=8.5,
+    axis.text(1.006, 0.5, f"{min(100.0, percent):.4g} % received", transform=axis.transAxes, va="center", fontsize=8,
               color=INK)  # fmt: skip
 
 

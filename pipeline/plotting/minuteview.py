@@ -157,16 +157,16 @@ def _gap_strip(axis: Axes, gaps: list[GapSpan]) -> None:
         axis.axvspan(gap.begin_s, gap.begin_s + width, color=COLOURS.get(gap.cause, "#000000"), lw=0)
         count, seconds = total.get(gap.cause, (0, 0.0))
         total[gap.cause] = count + 1, seconds + gap.length_s
-    axis.set_title("Gaps: none" if not gaps else "Gaps")
+    axis.set_title("" if gaps else "Gaps: none")
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     handles = [
-        _swatch(cause, f"{cause.replace('_', ' ')}: {count} of {_seconds(seconds)}")
+        _swatch(cause, f"{cause.replace('_', ' ')}: {count}, {_seconds(seconds)}")
         for cause, (count, seconds) in sorted(total.items(), key=lambda item: -item[1][1])
     ]
     if handles:
-        axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.05, 0.9), ncols=5, frameon=False, fontsize=9.5,
-                    handlelength=1.2, handleheight=0.9, columnspacing=1.6, borderaxespad=0.2)  # fmt: skip
+        axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.008, 0.95), ncols=6, frameon=False,
+                    fontsize=9, handlelength=1.2, handleheight=0.9, columnspacing=1.6, borderaxespad=0.2)  # fmt: skip
 
 
 def _swatch(cause: str, label: str) -> Any:

@@ -15,13 +15,15 @@ import numpy as np
 
 from pipeline.stream.candidates import Arrival, Candidate, Origin
 from pipeline.stream.journal import FLAG_LATE, FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
-from pipeline.stream.rtp import bytes_per_frame, wrap16, wrap32
+from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
 
 # Share of the heap that packets of no known timeline may fill between two releases.
 HELD_SHARE = 8
 PENDING_STATUSES = 16
+# Statuses in a row, two seconds of them.
+CONFIRM_UNUSABLE = 4
 # A status that no timeline has claimed by then never will be.
 PENDING_NS = 10 * SECOND
 # What the configuration allows too; a minute of anything else would not fit.
@@ -84,6 +86,7 @@ class Intake:
         self.epochs: list[Epoch] = []
         self.source = Source(settings.rate_hz, bytes_per_frame(settings.encoding))
         self.last_status: Status | None = None
+        self._unusable: tuple[str | None, int] = (None, 0)
         self.statuses_unmatched = 0
         self.received = 0
         self.late = 0
@@ -246,6 +249,15 @@ class Intake:
         self.learn(status, arrival_ns)
         return True
 
+    def _believed(self, made: str | None) -> str | None:
+        """A format that cannot be recorded costs samples, so a single status, which may be forged, is not enough."""
+        if made is None or made in ENCODING_NUMBERS:
+            self._unusable = (None, 0) if made else self._unusable
+            return made
+        name, times = self._unusable
+        self._unusable = (made, times + 1 if made == name else 1)
+        return made if self._unusable[1] >= CONFIRM_UNUSABLE else None
+
     def learn(self, status: Status, arrival_ns: int) -> None:
         """Use a status: for the timeline it speaks of, now or when that timeline is known."""
         self.last_status = status
@@ -255,7 +267,7 @@ class Intake:
             status.rtp_timesnap,
             status.gps_time_utc_ns,
             status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
-            _format(status),
+            self._believed(_format(status)),
             arrival_ns,
         )
         if not self._match(said):

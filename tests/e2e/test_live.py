@@ -23,8 +23,8 @@ from pipeline.simulator.truth import Truth
 from pipeline.sockets import sender
 from truthcheck import check_simulated
 
-# Recorders join within this many frames (2 s at the highest rate used).
-JOINED = 48_000
+# Recorders join within this many frames (10 s at the highest rate used).
+JOINED = 240_000
 
 
 @pytest.mark.limit(180)

@@ -24,10 +24,12 @@ MODULES = {
 }
 
 PURE = (
-    "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "inspection", "supervision.restarts",
+    "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "inspection",
+    "supervision.restarts",
     "supervision.report", "supervision.report_json", "supervision.changes",
     "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
-    "ntp.verdict", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec", "simulator.signal", "simulator.faults",
+    "ntp.verdict", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec",
+    "simulator.signal", "simulator.faults",
 )  # fmt: skip
 # Top first; what is in no layer is an edge.
 LAYERS = (

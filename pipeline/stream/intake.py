@@ -86,7 +86,7 @@ class Intake:
         self.epochs: list[Epoch] = []
         self.source = Source(settings.rate_hz, bytes_per_frame(settings.encoding))
         self.last_status: Status | None = None
-        self._unusable: tuple[str | None, int] = (None, 0)
+        self._unusable: tuple[str | None, int, int, int] = (None, 0, 0, 0)
         self.statuses_unmatched = 0
         self.received = 0
         self.late = 0
@@ -249,14 +249,22 @@ class Intake:
         self.learn(status, arrival_ns)
         return True
 
-    def _believed(self, made: str | None) -> str | None:
-        """A format that cannot be recorded costs samples, so a single status, which may be forged, is not enough."""
+    def _believed(self, made: str | None, timesnap: int, arrival_ns: int) -> str | None:
+        """A format that cannot be recorded costs samples, so a single status, which may be forged, is not enough.
+
+        Once enough have said so in a row, it holds from the first of them on.
+        """
         if made is None or made in ENCODING_NUMBERS:
-            self._unusable = (None, 0) if made else self._unusable
+            self._unusable = (None, 0, 0, 0) if made else self._unusable
             return made
-        name, times = self._unusable
-        self._unusable = (made, times + 1 if made == name else 1)
-        return made if self._unusable[1] >= CONFIRM_UNUSABLE else None
+        name, times, first, came_ns = self._unusable
+        known = made == name
+        self._unusable = (made, times + 1, first, came_ns) if known else (made, 1, timesnap, arrival_ns)
+        if self._unusable[1] < CONFIRM_UNUSABLE:
+            return None
+        if self._unusable[1] == CONFIRM_UNUSABLE:
+            self._match(Said(first, None, None, made, came_ns))
+        return made
 
     def learn(self, status: Status, arrival_ns: int) -> None:
         """Use a status: for the timeline it speaks of, now or when that timeline is known."""
@@ -267,7 +275,7 @@ class Intake:
             status.rtp_timesnap,
             status.gps_time_utc_ns,
             status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
-            self._believed(_format(status)),
+            self._believed(_format(status), status.rtp_timesnap, arrival_ns),
             arrival_ns,
         )
         if not self._match(said):

@@ -85,7 +85,7 @@ REFUSED = {
     "11 refid FREE": (Reply(refid=b"FREE"), "local-ref"),
     "12 answered before it was asked": (Reply(interval_s=-0.5), "server-interval"),
     "12 held for ten seconds": (Reply(interval_s=10.0), "server-interval"),
-    "13 delay negative": (Reply(interval_s=0.03), "neg-delay"),
+    "13 delay negative": (Reply(interval_s=0.5), "neg-delay"),
     "34 distance 1.6 s": (Reply(root_dispersion_s=1.6), "distance"),
     "34 precision of a year": (Reply(precision=25), "distance"),
 }

@@ -31,6 +31,9 @@ WRAP = 1 << 32
 SETTLED_FILES = 3
 STEADY_S = 3.0
 LATE_S = 5.0
+LONGEST_STALL_S = 35.0
+# Label errors up to here are for the residual of the tone near iq[0] to tell.
+TONE_AWAY_S = 2.0
 # How near the distance must be to 2^32 samples to be that.
 WRAP_NEAR_S = 600.0
 # The ancestor looks for tones for two minutes before it writes.
@@ -138,7 +141,7 @@ def _shift(
 def tone_place_s(values: Values) -> float | None:
     """How long after iq[0] the minute tone begins, None when none is clear; 0 where it ought to be."""
     iq: Complex = np.asarray(values["iq"], np.complex64)
-    rate = values["sample_rate"]
+    rate = int(values["sample_rate"])
     hour = values["unix_timestamp"] % 3600 == 0
     wanted = pulses((), values["frequency_hz"], hour) + (pulses((), values["frequency_hz"], False) if hour else ())
     if listen(iq, rate, wanted).heard:
@@ -152,7 +155,11 @@ def tone_place_s(values: Values) -> float | None:
         best = int(np.argmax(fit)) if len(fit) else 0
         if len(fit) and fit[best] >= CLEAR_FIT:
             places.append((float(fit[best]), whole.index(int(at[best])) / rate))
-    return max(places)[1] if places else None
+    if not places:
+        return None
+    near = round(max(places)[1] * rate)
+    exact = listen(iq[near:], rate, wanted, iq[:near]).heard
+    return near / rate + (exact[0].onset_s if exact else 0.0)
 
 
 @dataclass(slots=True)
@@ -182,14 +189,18 @@ class AncestorSeries:
             yield self._shifted(shift, rate)
         late_s = values["created_timestamp"] - values["unix_timestamp"] - 60.0
         jumped = self._jumped
-        yield from self._written(late_s, rate)
+        place = tone_place_s(values)
+        right = place == 0.0 or (shift is not None and abs(shift) <= ROUNDING)
+        yield from self._written(late_s, rate, right)
         if minute_s - 60 == self._minute_s and self._jumped != jumped:
             # A session's first files may follow such that jumped back before its begin.
             age = values["unix_timestamp"] - (snap[1] or values["unix_timestamp"])
             if self._jumped or abs(age) > FIRST_FILES_S:
                 what = "it and the file before were written days apart: newer data took the place of older here"
                 yield Issue("overwritten", what)
-        yield from self._sound(values, rate)
+        if place is not None and place > TONE_AWAY_S:
+            what = f"the minute tone is {place:.3f} s after iq[0]: the data begin {60 - place:.3f} s after a minute"
+            yield Issue("mid_minute_start", what)
         self._snap, self._minute_s = snap, minute_s
 
     def _shifted(self, shift: int, rate: int) -> Issue:
@@ -202,8 +213,8 @@ class AncestorSeries:
         packet = abs(seconds) < 0.5
         return Issue("boundary_shift" if packet else "mid_minute_start", what)
 
-    def _written(self, late_s: float, rate: int) -> Iterator[Issue]:
-        """When the file was written against the end of its minute, s."""
+    def _written(self, late_s: float, rate: int, right: bool) -> Iterator[Issue]:
+        """When the file was written against the end of its minute, s; `right` = its label is known to be true."""
         wrap_s = WRAP / rate
         turns = round(late_s / wrap_s)
         jumped = turns != 0 and abs(late_s - turns * wrap_s) < WRAP_NEAR_S
@@ -223,7 +234,7 @@ class AncestorSeries:
         if len(self._created) < SETTLED_FILES or max(self._created) - min(self._created) > STEADY_S:
             return
         level = min(self._created)
-        if level < LATE_S:
+        if level < LATE_S or right:
             self._usual = level
             return
         minutes = round((level - self._usual) / 60.0)
@@ -231,11 +242,6 @@ class AncestorSeries:
             yield Issue("minutes_early", f"file after file is written {level:.1f} s after its minute's end: "
                                          f"the labels are {minutes} min early")  # fmt: skip
         else:
-            yield Issue("mid_minute_start", f"file after file is written {level:.1f} s after its minute's end: "
-                                            f"the data begin about {level:.1f} s after the label")  # fmt: skip
-
-    def _sound(self, values: Values, rate: int) -> Iterator[Issue]:
-        place = tone_place_s(values)
-        if place is not None and place > 2.0:
-            what = f"the minute tone is {place:.3f} s after iq[0]: the data begin {60 - place:.3f} s after a minute"
-            yield Issue("mid_minute_start", what)
+            code = "mid_minute_start" if level > LONGEST_STALL_S else "mid_minute_likely"
+            yield Issue(code, f"file after file is written {level:.1f} s after its minute's end: "
+                              f"the data begin about {level:.1f} s after the label")  # fmt: skip

@@ -56,6 +56,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "reanchored": (_I, "The label was improved by a step that both files' bounds allow."),
     # signal-recorder's
     "mid_minute_start": (_E, "The samples are not those of the file's minute, from here on to the session's end."),
+    "mid_minute_likely": (_W, "As mid_minute_start, or its writer lagged by as much; no gap and no tone tells which."),
     "boundary_shift": (_E, "Samples were dropped at minute boundaries; everything after them is labelled too late."),
     "gap_index_cumulative": (_E, "Indices count from the start of the recorder, not of the file's samples."),
     "gap_cut": (_E, "Zeros of a gap were cut off at the minute's end; all that follows is shifted by as much."),

@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -63,18 +64,18 @@ def detections(job: tuple[str, float, int]) -> list[tuple[float, float, float, f
     return rows
 
 
-def noise_table(pool: multiprocessing.pool.Pool, kinds: list[str], minutes: int) -> None:
+def noise_table(pool: Executor, kinds: list[str], minutes: int) -> None:
     """False detections for each kind of noise."""
     print(f"\nfalse detections in {minutes} minutes of each kind, carriers from -10 to +40 dB (in 4 kHz)")
     print(f"{'noise':<12}{'minutes':>9}{'false':>7}   stations")
     for kind in kinds:
         jobs = [(kind, seed) for seed in range(-(-minutes // BATCH))]
-        total = sum(pool.imap_unordered(false_detections, jobs), Counter[str]())
+        total = sum(pool.map(false_detections, jobs), Counter[str]())
         names = ", ".join(f"{name} {total[name]}" for name in STATIONS if total[name])
         print(f"{kind:<12}{total['minutes']:>9}{total['false']:>7}   {names}", flush=True)
 
 
-def signal_table(pool: multiprocessing.pool.Pool, minutes: int) -> None:
+def signal_table(pool: Executor, minutes: int) -> None:
     """Detection probability and errors against SNR."""
     print(f"\n{minutes} minutes each; SNR: tone energy over noise density; C/N0: the carrier's")
     print(f"{'station':<8}{'SNR dB':>7}{'C/N0 dB':>9}{'found %':>9}{'median |error| ms':>19}{'worst ms':>10}"
@@ -83,7 +84,7 @@ def signal_table(pool: multiprocessing.pool.Pool, minutes: int) -> None:
         lasts, depth, sides = (0.5, 0.4, 1) if station == "CHU" else (0.8, 0.9, 2)
         for snr in SNRS_DB:
             jobs = [(station, snr, seed) for seed in range(-(-minutes // BATCH))]
-            rows = np.array([row for batch in pool.imap_unordered(detections, jobs) for row in batch])
+            rows = np.array([row for batch in pool.map(detections, jobs) for row in batch])
             error, stated = np.abs(rows[:, 0]) * 1e3, rows[:, 1] * 1e3
             found, ticks = ~np.isnan(error), np.abs(rows[:, 3]) * 1e3
             carrier = snr + 10 * np.log10(sides / (lasts * depth**2))
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=KINDS)
     options = parser.parse_args()
     cost()
-    with multiprocessing.get_context("spawn").Pool() as pool:
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         if options.signal:
             signal_table(pool, options.signal)
         if options.noise:

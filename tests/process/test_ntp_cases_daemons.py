@@ -212,4 +212,4 @@ def test_case_42_host_clock_that_is_faked(daemons: Daemons, tmp_path: Path) -> N
         text, _ = process.communicate(timeout=60)
         verdict = json.loads(text)["verdict"]
         assert (process.returncode, verdict["valid"], verdict["synced"]) == (1, True, False)
-        assert verdict["offset_ms"] == pytest.approx(shift_s * 1e3, abs=20.0)
+        assert verdict["offset_ms"] == pytest.approx(shift_s * 1e3, abs=50.0)

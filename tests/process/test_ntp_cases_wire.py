@@ -190,7 +190,7 @@ def test_distant_server_over_ipv6() -> None:
         found = measure_once(asking(farm))
     assert found.record.synced and found.record.truechimers == 3
     assert [row.reason for row in found.servers] == ["", "", "", "falseticker", "timeout"]
-    assert found.servers[2].delay_ms == pytest.approx(20, abs=10)
+    assert found.servers[2].delay_ms is not None and found.servers[2].delay_ms >= 20
     assert found.servers[0].name == f"[::1]:{farm.servers[0].port}"
 
 

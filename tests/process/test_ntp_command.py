@@ -28,13 +28,19 @@ def invoke(farm: Fakes, folder: Path, *arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
+def check_symbols(rows: list[str]) -> None:
+    """Three good servers, a liar, a silent one; on a busy machine a good one may be too far to be combined."""
+    symbols = "".join(row[0] for row in rows)
+    assert symbols[:3].count("*") == 1 and set(symbols[:3]) <= set("*+-") and symbols[3:] == "x?"
+
+
 def test_table(tmp_path: Path) -> None:
     with fakes(good, good, good, saying(Reply(offset_s=1.0)), silent) as farm:
         code, text = invoke(farm, tmp_path, "--once")
     lines = text.splitlines()
     assert code == 0
     assert lines[0].split()[:4] == ["Name", "Address", "St", "Reach"]
-    assert sorted(line[0] for line in lines[1:6]) == ["*", "+", "+", "?", "x"]
+    check_symbols(lines[1:6])
     assert lines[5].endswith("timeout")
     assert lines[-1].startswith("synced: host - UTC ") and "3 of 5 servers agree" in lines[-1]
 
@@ -87,7 +93,7 @@ def test_watch_goes_on_until_interrupted(tmp_path: Path) -> None:
         finally:
             run("kill-server")
     assert text.count("Reach") == 1, "the screen is cleared for every result"
-    assert sorted(line[0] for line in text.splitlines()[1:6]) == ["*", "+", "+", "?", "x"]
+    check_symbols(text.splitlines()[1:6])
     assert "code 0" in ended and "Traceback" not in ended
 
 
@@ -95,7 +101,10 @@ def test_watch_as_json_is_a_line_for_every_result(tmp_path: Path) -> None:
     with fakes(*[good] * 3) as farm:
         path = write_config(farm, tmp_path, "publish_interval_s = 0.3")
         command = [sys.executable, "-m", "pipeline", "ntp", "--watch", "--json", "-c", str(path)]
+        # Where tests run in the background SIGINT may be ignored, and that is inherited.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as watching:
+            signal.signal(signal.SIGINT, before)
             assert watching.stdout is not None
             lines = [json.loads(watching.stdout.readline()) for _ in range(4)]
             watching.send_signal(signal.SIGINT)

@@ -54,7 +54,8 @@ ADDED = {
     "host_utc_ns": "int", "host_monotonic_ns": "int", "host_rtp": "int", "rtp_rate_ppm": "float",
     "rtp_vs_host_ns": "int", "radiod_status_json": "str", "iq_extra": "samples",
     "tone_detected": "bool", "tone_station": "str", "tone_onset_ms": "float", "tone_uncertainty_ms": "float",
-    "tone_snr_db": "float", "tick_onset_ms": "float", "tick_uncertainty_ms": "float", "tick_count": "int",
+    "tone_snr_db": "float", "tone_residual_ms": "float", "tone_residual_uncertainty_ms": "float",
+    "tick_onset_ms": "float", "tick_uncertainty_ms": "float", "tick_count": "int",
 }  # fmt: skip
 GAP_KEYS = ("gap_sample_indices", "gap_samples_filled", "gap_rtp_timestamps", "gap_packets_lost")
 SEGMENT_KEYS = ("segment_sample_indices", "segment_samples", "segment_rtp_timestamps", "segment_epoch_ids",
@@ -247,21 +248,26 @@ def _timing(v: Values) -> Iterable[tuple[str, str]]:
     if heard:
         delay = v.get("wwvh_differential_delay_ms")
         yield "minute tone", ", ".join(heard) + (f", WWVH - WWV {_ms(delay, '+')}" if _known(delay) else "")
-    yield from _tone(v)
+    yield from _tone(v, "" if heard else "minute tone")
 
 
-def _tone(v: Values) -> Iterable[tuple[str, str]]:
-    """The residual of the minute tone and of the ticks, in files that state it."""
+def _tone(v: Values, name: str) -> Iterable[tuple[str, str]]:
+    """When the minute tone and the ticks began and what that says of the label, in files that state it."""
     if "tone_detected" not in v:
         return
     if not v["tone_detected"]:
         yield "minute tone", "none heard"
         return
     onset, bound, snr = v.get("tone_onset_ms"), _ms(v.get("tone_uncertainty_ms")), v.get("tone_snr_db", math.nan)
-    yield "", f"{v.get('tone_station') or 'station unknown'} began at {_ms(onset, '+')} +- {bound}, SNR {snr:.1f} dB"
+    yield name, f"{v.get('tone_station') or 'station unknown'} began at {_ms(onset, '+')} +- {bound}, SNR {snr:.1f} dB"
     if v.get("tick_count"):
         tick = f"{_ms(v.get('tick_onset_ms'), '+')} +- {_ms(v.get('tick_uncertainty_ms'))}"
         yield "", f"{v['tick_count']} second ticks say {tick}"
+    residual, bound_ms = v.get("tone_residual_ms", math.nan), v.get("tone_residual_uncertainty_ms", math.nan)
+    if _known(residual):
+        allowed = bound_ms + v.get("anchor_uncertainty_ns", 0) / 1e6
+        word = "agrees with" if abs(residual) <= allowed else "CONTRADICTS"
+        yield "", f"{word} the label: label - UTC {_ms(residual, '+')} +- {_ms(bound_ms)}, the way from there taken off"
 
 
 def _clocks(v: Values) -> Iterable[tuple[str, str]]:

@@ -24,7 +24,7 @@ from pipeline.records import NtpRecord
 from pipeline.stream.minute import Minute, Run, Segment
 from pipeline.stream.rtp import S16_SCALE, decode, decode_s16, is_s16, wrap32
 from pipeline.stream.timeline import SECOND
-from pipeline.tonekeys import Tail, hear, tone_keys
+from pipeline.tonekeys import Tail, hear, position_of, tone_keys
 
 FORMAT_VERSION = "1"
 UNKNOWN = -999
@@ -102,7 +102,8 @@ def build(minute: Minute, context: Context, tail: Tail | None = None) -> dict[st
     arrays.update(_samples(minute, context.storage))
     arrays.update(_legacy(minute, context))
     tones = hear(minute, context.channel, decoded(arrays), tail)
-    arrays.update(tone_keys(tones, minute.anchor.utc_at(minute.first_timestamp) - minute.utc_ns))
+    label_ns = minute.anchor.utc_at(minute.first_timestamp) - minute.utc_ns
+    arrays.update(tone_keys(tones, label_ns, position_of(context.station)))
     arrays.update(_timing(minute))
     arrays.update(_gaps(minute))
     arrays.update(_counts(minute))

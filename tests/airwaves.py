@@ -125,6 +125,17 @@ def _ticking(rng: Rng, count: int, rate: int) -> Audio:
     return sound
 
 
+def _chu_seconds(rng: Rng, count: int, rate: int) -> Audio:
+    """CHU without its minute: 1000 Hz for 0.3 s in most seconds, 10 ms in others."""
+    sound = np.zeros(count, np.float32)
+    for second in range(count // rate):
+        if second != 29:
+            lasts = 0.01 if 31 <= second <= 39 or second >= 50 else 0.3
+            t = np.arange(round(lasts * rate)) / rate
+            sound[second * rate : second * rate + len(t)] += np.sin(2 * np.pi * 1000 * t).astype(np.float32)
+    return sound
+
+
 def _whistle(rng: Rng, count: int, rate: int) -> Audio:
     """A steady tone where a minute tone would be."""
     # A whole number of turns, so that its end meets its beginning.
@@ -143,7 +154,8 @@ SOUNDS: dict[str, Callable[[Rng, int, int], Audio]] = {
     "speech": speech,
     "music": lambda rng, count, rate: notes(rng, count, rate, True),
     "any pitch": lambda rng, count, rate: notes(rng, count, rate, False),
-    "ticks only": _ticking,
+    "WWV no tone": _ticking,
+    "CHU no tone": _chu_seconds,
     "whistle": _whistle,
 }
 KINDS = (*NOISES, *SOUNDS)

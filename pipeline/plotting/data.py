@@ -160,8 +160,8 @@ def first_audio(values: Values, seconds: float) -> tuple[Floats, Floats] | None:
         return None
     along = bands(stretch, rate, carrier_offset(values), (), upper_only=True)
     level = float(np.abs(along.carrier).mean())
-    sound = follow(stretch, along, np.arange(count), upper_only=False).real
-    return np.arange(count) / rate, sound / (2 * level or 1.0)
+    sound = follow(stretch, along, np.arange(count)).real
+    return np.arange(count) / rate, sound / (level or 1.0)
 
 
 def duration(seconds: float) -> str:

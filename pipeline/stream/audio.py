@@ -35,9 +35,11 @@ CARRIER_LOOKS = 6
 class Bands:
     """Narrow bands of a stretch of samples.
 
-    Sample k of each band is centred at `(k + 2) * block - 0.5` of the stretch. `audio[hz]` is the
-    demodulated tone, |value| its amplitude with |iq| = 1 as full scale; `valid` is False where a sample
-    that was not received takes part, and the bands are zero there.
+    Sample k of each band is centred at `(k + 2) * block - 0.5` of the stretch. `audio[hz]` has a row a sideband,
+    upper and lower (conjugated), each along the carrier, so that a tone has the same phase in both; |iq| = 1 is
+    full scale. They are kept apart since a second station's carrier is not the one that is followed: its tone turns
+    slowly, one way in one sideband and the other way in the other. `valid` is False where a sample that was not
+    received takes part, and the bands are zero there.
     """
 
     rate_hz: int
@@ -72,7 +74,8 @@ def find_carrier(iq: Complex, rate_hz: int) -> float:
     length = rate_hz // CARRIER_STEP_HZ
     starts = np.linspace(0, len(iq) - length, CARRIER_LOOKS).astype(int)
     looks = np.stack([iq[start : start + length] for start in starts]) * np.hanning(length).astype(np.float32)
-    power = np.square(np.abs(np.fft.fft(looks, axis=1))).mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = np.square(np.abs(np.fft.fft(looks, axis=1))).mean(axis=0)
     reach = CARRIER_REACH_HZ // CARRIER_STEP_HZ
     near = np.roll(power, reach)[: 2 * reach + 1]
     best = int(np.argmax(near))
@@ -95,7 +98,8 @@ def _filtered(iq: Complex, rate_hz: int, frequencies: tuple[float, ...]) -> list
     block = block_of(rate_hz)
     blocks = len(iq) // block
     count = blocks - TAPS + 1
-    parts = iq[: blocks * block].reshape(blocks, block) @ _filters(rate_hz, frequencies)
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = iq[: blocks * block].reshape(blocks, block) @ _filters(rate_hz, frequencies)
     found = []
     for number, hz in enumerate(frequencies):
         columns = parts[:, number * TAPS : (number + 1) * TAPS]
@@ -127,10 +131,10 @@ def bands(iq: Complex, rate_hz: int, carrier_hz: float, tones: Sequence[int], up
     along = np.conj(_unit(carrier))
     audio = {}
     for number, hz in enumerate(tones):
-        band = found[1 + number * len(sides)] * along
+        rows = [found[1 + number * len(sides)] * along]
         if not upper_only:
-            band += np.conj(found[2 + number * 2] * along)
-        audio[hz] = band * valid
+            rows.append(np.conj(found[2 + number * 2] * along))
+        audio[hz] = np.stack(rows) * valid
     return Bands(rate_hz, block_of(rate_hz), carrier_hz, carrier, audio, valid)
 
 
@@ -139,15 +143,14 @@ def _unit(values: npt.NDArray[np.complexfloating]) -> Complex:
     return (values / np.where(size > 0, size, 1)).astype(np.complex64)
 
 
-def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64], upper_only: bool) -> npt.NDArray[np.complex64]:
-    """The audio at samples `indices` (any shape) of the stretch that `of` was made of.
+def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Complex:
+    """Both sidebands at samples `indices` (any shape) of the stretch that `of` was made of, along the carrier.
 
-    Twice the real part of the signal along its carrier: real, for a DSB station; the analytic signal for one
-    that sends the upper sideband only. Either way its mean against exp(2j pi hz t) is `Bands.audio`.
+    The mean of it against exp(2j pi hz t) is the upper row of `Bands.audio`, that of its conjugate the lower one.
     """
     centres = of.index(0) + of.block * np.arange(len(of.carrier))
     carrier = np.interp(indices, centres, of.carrier.real) + 1j * np.interp(indices, centres, of.carrier.imag)
     turns = np.remainder((of.carrier_hz / of.rate_hz) * indices, 1.0)
     # Without the carrier itself: cut off anywhere it would be a tone's equal at any frequency.
     along = iq[indices] * np.conj(_unit(carrier * np.exp(2j * np.pi * turns))) - np.abs(carrier)
-    return (along if upper_only else 2 * along.real).astype(np.complex64)
+    return along.astype(np.complex64)

@@ -7,6 +7,7 @@ NIST SP 432 (WWV, WWVH: 0.8 s at the minute, 1500 Hz on the hour; ticks of 5 ms)
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -32,6 +33,11 @@ class Pulse:
     def upper_only(self) -> bool:
         """True where the lower sideband is not sent."""
         return self.station == "CHU"
+
+    @property
+    def least_heard(self) -> float:
+        """The share of it that must have been received; of CHU's more, lest a second's 0.3 s be half of its 0.5 s."""
+        return 0.9 if self.station == "CHU" else 0.5
 
     def ticks(self, second: int) -> bool:
         """Whether a tick of the full kind begins at a second of a minute, 1 to 59."""
@@ -71,6 +77,23 @@ def pulses(stations: Iterable[str], frequency_hz: float, on_the_hour: bool) -> t
     hourly = [replace(p, length_s=1.0) if p is CHU else replace(p, hz=HOUR_HZ) for p in found]
     # Programmes that imitate a station do not all know of the hour.
     return (*hourly, *(p for p in found if p is not CHU))
+
+
+def locator_position(locator: str) -> tuple[float, float]:
+    """Latitude and longitude (degrees) of the middle of a Maidenhead square of 2, 4 or 6 characters; NaN if it is none.
+
+    IARU Region 1 VHF Managers Handbook, 6.1.
+    """
+    text = locator.strip().upper()
+    if not re.fullmatch(r"[A-R]{2}(\d{2}([A-X]{2})?)?", text):
+        return math.nan, math.nan
+    east, north = -180.0, -90.0
+    width, height = 360.0, 180.0
+    for begin, parts, first in ((0, 18, "A"), (2, 10, "0"), (4, 24, "A"))[: len(text) // 2]:
+        width, height = width / parts, height / parts
+        east += (ord(text[begin]) - ord(first)) * width
+        north += (ord(text[begin + 1]) - ord(first)) * height
+    return north + height / 2, east + width / 2
 
 
 def path_delay_s(station: str, latitude: float, longitude: float) -> tuple[float, float]:

@@ -57,7 +57,7 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class _Sound:
-    """A stretch of audio: samples `indices` of what `of` was made of, and which of them were received."""
+    """A stretch of both sidebands: samples `indices` of what `of` was made of, and which of them were received."""
 
     samples: Complex
     received: Flags
@@ -65,10 +65,12 @@ class _Sound:
     rate_hz: int
     upper_only: bool
 
-    def wave(self, hz: int) -> Complex:
-        turns = np.remainder(hz / self.rate_hz * self.indices, 1.0)
-        wave: Complex = np.exp(2j * np.pi * turns).astype(np.complex64)
-        return wave
+
+def _against(samples: Complex, indices: Ints, hz: int, rate_hz: int, upper_only: bool) -> tuple[Complex, Complex]:
+    """The sidebands' samples shifted by a tone's frequency, a row each in front; and the tone's own wave."""
+    wave = np.exp(2j * np.pi * np.remainder(hz / rate_hz * indices, 1.0)).astype(np.complex64)
+    rows = [samples * np.conj(wave)] + ([] if upper_only else [np.conj(samples * wave)])
+    return np.stack(rows), wave
 
 
 def time_tones(iq: Complex, of: Bands, finds: list[Find], upper_only: bool) -> list[Tone]:
@@ -77,8 +79,7 @@ def time_tones(iq: Complex, of: Bands, finds: list[Find], upper_only: bool) -> l
     ends = [start + find.pulse.length_s * of.rate_hz for start, find in zip(starts, finds, strict=True)]
     fine = FINE_S * of.rate_hz
     indices = np.arange(max(0, round(min(starts) - fine)), min(len(iq), round(max(ends) + fine)))
-    received = iq[indices] != 0
-    sound = _Sound(follow(iq, of, indices, upper_only), received, indices, of.rate_hz, upper_only)
+    sound = _Sound(follow(iq, of, indices), iq[indices] != 0, indices, of.rate_hz, upper_only)
     shares = [np.zeros(len(indices), np.complex64) for _ in finds]
     tones: list[Tone] = []
     # Tones of two stations overlap; two rounds leave nothing of one in the other's time.
@@ -93,18 +94,17 @@ def time_tones(iq: Complex, of: Bands, finds: list[Find], upper_only: bool) -> l
 
 def _time(sound: _Sound, find: Find, start: float) -> tuple[Tone, Complex]:
     """One tone's time, near sample `start`; and the tone itself, as part of the sound."""
-    rate, pulse, wave = sound.rate_hz, find.pulse, sound.wave(find.pulse.hz)
+    rate, pulse = sound.rate_hz, find.pulse
+    rows, wave = _against(sound.samples * sound.received, sound.indices, pulse.hz, rate, sound.upper_only)
     reach, guess = round(FINE_S * rate), round(start) - int(sound.indices[0])
     at = np.arange(max(0, guess - reach), min(len(wave) - 1, guess + reach) + 1)
     end = np.minimum(at + round(pulse.length_s * rate), len(wave))
-    sums = _sums(sound.samples * np.conj(wave) * sound.received)
-    counts = _sums(sound.received.astype(np.int64)).real
-    value, heard = sums[end] - sums[at], np.maximum(counts[end] - counts[at], 1)
-    likelihood = np.abs(value) ** 2 / (heard * rate * find.density)
+    sums, counts = _sums(rows), _sums(sound.received.astype(np.int64)).real
+    value, heard = sums[:, end] - sums[:, at], np.maximum(counts[end] - counts[at], 1)
+    likelihood = np.square(np.abs(value)).sum(axis=0) / (heard * rate * find.density)
     mean, spread = _moments(at, likelihood)
     best = int(np.argmax(likelihood))
-    level = complex(value[best] / heard[best])
-    power = abs(level) ** 2 / (1 if sound.upper_only else 2)
+    levels = value[:, best] / heard[best]
     tone = Tone(
         pulse.station,
         pulse.hz,
@@ -112,13 +112,14 @@ def _time(sound: _Sound, find: Find, start: float) -> tuple[Tone, Complex]:
         (mean - 0.5 + int(sound.indices[0])) / rate,
         SPREADS * spread / rate + 0.5 / rate + FLOOR_S,
         10 * math.log10(max(float(likelihood[best]), 1e-3)),
-        10 * math.log10(max(power, 1e-30)),
+        10 * math.log10(max(float(np.square(np.abs(levels)).sum()), 1e-30)),
     )
     share = np.zeros_like(sound.samples)
     inside = slice(int(at[best]), int(end[best]))
-    part = level * wave[inside] * sound.received[inside]
-    share[inside] = part if sound.upper_only else 2 * part.real
-    return tone, share
+    share[inside] = levels[0] * wave[inside]
+    if not sound.upper_only:
+        share[inside] += np.conj(levels[1] * wave[inside])
+    return tone, share * sound.received
 
 
 def _sums(values: Complex | Ints) -> Complex:
@@ -150,12 +151,13 @@ def time_ticks(iq: Complex, of: Bands, pulse: Pulse, tone: Tone, first_s: float,
     seconds, indices = seconds[whole], indices[whole]
     if len(seconds) < FEWEST_TICKS:
         return None
-    wave = np.exp(-2j * np.pi * np.remainder(pulse.tick_hz / rate * indices, 1.0))
-    sums = _sums((follow(iq, of, indices, pulse.upper_only) * wave).astype(np.complex64))
+    rows, _ = _against(follow(iq, of, indices), indices, pulse.tick_hz, rate, pulse.upper_only)
+    sums = _sums(rows)
     at = np.arange(2 * reach + 1)
     # A whole tick ends in the window; of a longer one all that follows its beginning is in it.
     end = at + round(pulse.tick_s * rate) if look == pulse.tick_s else np.full(len(at), width)
-    likelihood = np.abs(sums[:, end] - sums[:, at]) ** 2 / ((end - at) * rate * density)
+    power = np.square(np.abs(sums[..., end] - sums[..., at])).sum(axis=0)
+    likelihood = power / ((end - at) * rate * density)
     heard = [n for n in range(len(seconds)) if likelihood[n].max() >= TICK_LIKELIHOOD]
     onsets = np.array([(indices[n, 0] - 0.5 + _moments(at, likelihood[n])[0]) / rate + first_s for n in heard])
     return _line(seconds[heard], onsets - seconds[heard])

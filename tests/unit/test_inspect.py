@@ -103,6 +103,17 @@ def test_every_fact_of_a_file_is_shown(capsys: Capture, lossy: Path) -> None:
     assert "not stated" not in text
 
 
+def test_residual_of_the_label_is_judged_by_the_bounds(capsys: Capture, tmp_path: Path) -> None:
+    bounds = {"anchor_uncertainty_ns": 5_000_000, "tone_uncertainty_ms": 0.2, "tone_residual_uncertainty_ms": 2.5}
+    heard = {"tone_detected": True, "tone_station": "WWV", "tone_onset_ms": 9.0, "tone_snr_db": 40.0}
+    for number, (residual, word) in enumerate([(-7.4, "agrees with"), (7.6, "CONTRADICTS")]):
+        arrays = arrays_of(one_cut(range(PACKETS)))
+        found = {**bounds, **heard, "tone_residual_ms": residual}
+        path = save(tmp_path / f"{number}_iq.npz", {**arrays, **{k: np.asarray(v) for k, v in found.items()}})
+        said = f"{word} the label: label - UTC {residual:+.3f} ms +- 2.500 ms"
+        assert said in row(show(capsys, path), "minute tone")
+
+
 def test_gap_table(capsys: Capture, lossy: Path) -> None:
     table = show(capsys, lossy).splitlines()[-4:]
     assert table[0].split() == ["index", "at", "s", "samples", "ms", "RTP", "packets", "cause"]

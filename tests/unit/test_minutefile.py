@@ -57,7 +57,8 @@ NEW = {
     "ntp_source": "U", "ntp_state": "U", "ntp_stratum": "<i8", "ntp_leap": "<i8", "host_utc_ns": "<i8",
     "host_monotonic_ns": "<i8", "host_rtp": "<i8", "rtp_rate_ppm": "<f8", "rtp_vs_host_ns": "<i8",
     "radiod_status_json": "U", "iq_extra": "<c8", "tone_detected": "|b1", "tone_station": "U",
-    "tone_onset_ms": "<f8", "tone_uncertainty_ms": "<f8", "tone_snr_db": "<f8", "tick_onset_ms": "<f8",
+    "tone_onset_ms": "<f8", "tone_uncertainty_ms": "<f8", "tone_snr_db": "<f8", "tone_residual_ms": "<f8",
+    "tone_residual_uncertainty_ms": "<f8", "tick_onset_ms": "<f8",
     "tick_uncertainty_ms": "<f8", "tick_count": "<i8",
 }  # fmt: skip
 GAPS = ("gap_sample_indices", "gap_samples_filled", "gap_rtp_timestamps", "gap_packets_lost", "gap_cause")

@@ -17,6 +17,8 @@ from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
 from pipeline.minutefile import ARCHIVES, PARTS, Context, HostEvidence, stamp
 from pipeline.npz import remove_orphans
+from pipeline.ntp import clock
+from pipeline.ntp.verdict import carry_on
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
 from pipeline.records import NtpRecord
@@ -132,11 +134,13 @@ class Worker:
         return 0.0 if self._backlogged else TICK_S
 
     def host_clock(self, now_ns: int) -> HostClock:
-        """The host clock's error as the NTP record has it now."""
-        view = self._context.board.ntp.read().at(now_ns, self._context.config.ntp.stale_after_s)
-        if not view["valid"] or view["offset_ms"] is None:
-            return HostClock()
-        return HostClock(round(view["offset_ms"] * 1e6), round((view["uncertainty_ms"] or 0.0) * 1e6))
+        """The host clock's error as the NTP record has it now; of a silent monitor, as it had it last, aged."""
+        record, ntp = self._context.board.ntp.read(), self._context.config.ntp
+        view = record.at(now_ns, ntp.stale_after_s)
+        if view["valid"] and view["offset_ms"] is not None:
+            return HostClock(round(view["offset_ms"] * 1e6), round((view["uncertainty_ms"] or 0.0) * 1e6))
+        carried = carry_on(record, clock.read(), ntp.holdover_s)
+        return HostClock() if carried is None else HostClock(*carried)
 
     def _silent_ns(self, now: int) -> int:
         return self._progress.silent_ns(now)

@@ -16,6 +16,7 @@ from pipeline.config import Ntp
 from pipeline.ntp import measure_once
 from pipeline.ntp.report import Report, counters_text, sentence
 from pipeline.ntp.rows import Row
+from pipeline.ntp.words import meaning
 
 HEADINGS = ("", "Name", "Address", "St", "Reach", "Offset ms", "Delay ms", "Disp ms", "Reason")
 NUMERIC = (3, 4, 5, 6, 7)
@@ -89,7 +90,7 @@ def _show(report: Report, config: Ntp, as_json: bool) -> None:
     if as_json:
         print_json(_document(report, config))
         return
-    for line in _table(report.rows):
+    for line in [*_table(report.rows), *_meanings(report.rows)]:
         click.echo(line)
     for source, text in report.local.items():
         click.echo(f"{source}: {text}")
@@ -104,6 +105,12 @@ def _table(rows: tuple[Row, ...]) -> list[str]:
         padded = [c.rjust(w) if i in NUMERIC else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         lines.append(" ".join(padded).rstrip())
     return [*lines, LEGEND] if rows else []
+
+
+def _meanings(rows: tuple[Row, ...]) -> list[str]:
+    """What the reasons in the table mean, a line for each that occurs."""
+    reasons = dict.fromkeys(row.reason for row in rows)
+    return [f"{reason}: {told}" for reason in reasons if (told := meaning(reason))]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """How far the host's clock is from UTC, measured and never touched.
 
 `wire`, `peer`, `plan`, `pool`, `select`, `evaluation`, `frequency`, `verdict`, `report`,
-`rows`, `reading` and `engine` are pure: no clock, socket, thread or randomness; time is an
+`rows`, `words`, `reading` and `engine` are pure: no clock, socket, thread or randomness; time is an
 argument. `loop` has the sockets; `clock`, `resolve`, `chronyd`, `ntpd`, `kernel` and `local`
 are the other edges; `monitor` is the process, `once` a single measurement.
 """

@@ -23,6 +23,7 @@ from pipeline.ntp.report import Counters, Note, Report, Teller, essence, kernel_
 from pipeline.ntp.select import Outcome
 from pipeline.ntp.verdict import Basis, Judge, View, basis_of_reading
 from pipeline.ntp.wire import PHI, Instant, Limits
+from pipeline.ntp.words import counted
 from pipeline.records import NtpQuality, NtpRecord, NtpState
 
 KERNEL = "kernel"
@@ -194,6 +195,7 @@ class Engine:
         if self._judge.leap_passed:
             self._judge.leap_passed = False
             self._note("the leap second is over; measuring anew")
+            self._teller.leap_over()
             self._measure_anew(now)
         return record, evaluation
 
@@ -221,9 +223,13 @@ class Engine:
         )
 
     def _lack(self, outage: bool, evaluation: Evaluation) -> str:
+        """What stands against a majority, with the reasons of those that have no vote."""
         if not len(self.pool):
-            return "no time source answers"
-        return "no server answers" if outage else evaluation.lack
+            absent = [f"{s} {a.reason}" for s, a in self._local.items() if isinstance(a, Absence)]
+            return "no time source answers" + (f" ({', '.join(absent)})" if absent else "")
+        lack = "no server answers" if outage else evaluation.lack
+        refused = counted(p.reason if outage else evaluation.refusal(p) for p in self.pool.peers)
+        return f"{lack} ({refused})" if lack and refused else lack
 
     def _daemon(self, now: Instant) -> Basis | None:
         """The first healthy local daemon, in the order of the configuration."""

@@ -35,6 +35,11 @@ class Evaluation:
             Outcome.NO_CANDIDATES: "no usable server",
         }[self.selection.outcome]
 
+    def refusal(self, peer: Peer) -> str:
+        """Why the peer has no vote; "" when it has one."""
+        estimate = self.estimates.get(peer.index)
+        return peer.reason if estimate is None else usable(estimate, self.thresholds)
+
     def basis(self, now: Instant, peers: Sequence[Peer]) -> Basis | None:
         """The majority's offset as something to publish; None without a majority."""
         chosen = self.selection

@@ -13,6 +13,7 @@ import logging
 from pipeline import EXIT_OK, process
 from pipeline.config import Ntp
 from pipeline.ntp.loop import Loop, Outside
+from pipeline.ntp.pool import SERVERS
 from pipeline.ntp.report import Report, diagnostics, title
 from pipeline.ntp.verdict import basis_of_record
 from pipeline.shm import DIAGNOSTICS_SIZE, Board
@@ -40,8 +41,12 @@ def run(config: Ntp, board: Board, parent_pid: int, outside: Outside | None = No
             shown = line
             process.set_name(COMM, line)
 
-    carried = basis_of_record(board.ntp.read(), (outside or Outside()).clock())
-    log.info("measuring with %s and %d servers", ", ".join(config.sources), len(config.servers))
+    now = (outside or Outside()).clock()
+    carried = basis_of_record(board.ntp.read(), now)
+    servers = f" ({len(config.servers)})" if SERVERS in config.sources else ""
+    log.info("sources: %s%s", ", ".join(config.sources), servers)
+    if carried is not None:
+        log.info("the last monitor's result, %.0f s old, holds until there is one of this", carried.age_s(now))
     loop = Loop(config, publish, carried, outside)
     loop.watch(lifeline.wake_fd)
     loop.run(lifeline.stopping)

@@ -15,6 +15,7 @@ from pipeline.ntp.peer import RESOLVE_AFTER_NS, Address, Peer
 from pipeline.ntp.plan import MISSES_BEFORE_BACKOFF, PUBLIC_INTERVAL_S, SECOND, Grid
 from pipeline.ntp.report import Counters, Note
 from pipeline.ntp.wire import Instant, Kiss, Refusal, Refused, Sample
+from pipeline.ntp.words import meaning
 
 SERVERS = "servers"  # the name of this source in the configuration
 # A name that fails is tried again soon, as the network may just be coming up, then less often.
@@ -73,7 +74,7 @@ class Pool:
             self._sampled(peer, outcome, now)
         elif isinstance(outcome, Refused):
             if outcome.reason not in (peer.reason, Refusal.HOST_STEP):
-                self._note(f"{peer.name}: unusable ({outcome.reason})", warning=True)
+                self._note(f"{peer.name}: unusable ({outcome.reason}): {meaning(outcome.reason)}", warning=True)
             self._counters.refused += 1
             self._counters.refusals[str(outcome.reason)] += 1
             peer.refused(outcome)
@@ -96,8 +97,11 @@ class Pool:
         self._counters.kisses += 1
         self._counters.refusals[f"kiss:{code}"] += 1
         peer.kissed(code, now.monotonic)
-        then = "not asked again at this address" if peer.dead else f"asked every {peer.interval_s:.0f} s from now on"
-        self._note(f"{peer.name}: kiss-o'-death {code}, {then}", warning=True)
+        told = f"{peer.name}: kiss-o'-death {code}: {meaning(peer.reason)}"
+        if code == "RATE":
+            wait_s = (peer.next_ns - now.monotonic) / SECOND
+            told += f"; every {peer.interval_s:.0f} s from now on, next in {wait_s:.0f} s"
+        self._note(told, warning=True)
 
     def missed(self, index: int, reason: str, now: Instant, unreachable: bool = False) -> None:
         """No answer; `unreachable` when the request could not even be sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections import Counter
@@ -11,7 +12,8 @@ from typing import Any
 
 from pipeline.ntp.reading import KernelState
 from pipeline.ntp.rows import Row, RowState
-from pipeline.ntp.verdict import FLAG_DISAGREE
+from pipeline.ntp.verdict import EPOCH, FLAG_DISAGREE, LEAP_AFTER_S, LEAP_BEFORE_S, LEAP_DAYS
+from pipeline.ntp.words import side
 from pipeline.records import NtpQuality, NtpRecord, NtpState
 
 
@@ -135,18 +137,19 @@ def sentence(record: NtpRecord, servers: int, why: str = "") -> str:
     state = NtpState(record.state).name.lower()
     if not record.valid:
         return f"{state}: offset unknown; {why or 'nothing measured yet'}"
-    cause = f" ({why})" if why else ""
-    offset = f"host - UTC {record.offset_ms:+.3f} ms +- {record.uncertainty_ms:.3f} ms"
-    text = f"{state}{cause}: {offset} (jitter {record.jitter_ms:.3f} ms)"
+    text = f"{state}: host clock {side(record.offset_ms)} +- {record.uncertainty_ms:.3f} ms"
+    text += f" (jitter {record.jitter_ms:.3f} ms)"
     if record.truechimers:
         text += f", {record.truechimers} of {servers} servers agree"
     if record.quality == NtpQuality.RELAXED:
         text += " by the relaxed limits"
     text += f", source {record.source}"
-    if record.flags & FLAG_DISAGREE:
-        text += "; the local daemon contradicts the servers"
     if record.leap in (1, 2):
-        text += f"; leap second announced ({'+' if record.leap == 1 else '-'}1 s)"
+        text += f", leap second announced ({'+' if record.leap == 1 else '-'}1 s)"
+    if why:
+        text += f"; {why}"
+    elif record.flags & FLAG_DISAGREE:
+        text += "; the local daemon contradicts the servers"
     return text
 
 
@@ -171,6 +174,7 @@ class Teller:
         self._states: dict[str, RowState] = {}
         self._told: tuple[object, ...] = ()
         self._kernel_wrong = False
+        self._leap_told = 0
 
     def notes(self, report: Report, settled: bool, votes_count: bool) -> list[Note]:
         """What is new. A verdict is told when the round is over (`settled`), not with each answer.
@@ -186,12 +190,29 @@ class Teller:
             notes.append(Note(f"kernel: {report.local['kernel']}", warning=True))
         self._kernel_wrong = wrong
         record = report.record
-        told = essence(record if record.valid else record.replace(step_count=0))
+        notes += self._leap(record)
+        told = essence(record.replace(leap=0) if record.valid else record.replace(leap=0, step_count=0))
         if settled and told != self._told and record.state != NtpState.STARTING:
             self._told = told
             bad = record.state in (NtpState.UNSYNCED, NtpState.HOLDOVER) or bool(record.flags & FLAG_DISAGREE)
             notes.append(Note(sentence(record, len(report.rows), report.why), warning=bad))
         return notes
+
+    def leap_over(self) -> None:
+        """That a warning has gone is no news then."""
+        self._leap_told = 0
+
+    def _leap(self, record: NtpRecord) -> list[Note]:
+        if not record.valid or record.leap == self._leap_told:
+            return []
+        self._leap_told = record.leap
+        if record.leap not in (1, 2):
+            return [Note("the leap second is no longer announced")]
+        utc = EPOCH + datetime.timedelta(microseconds=record.utc_ns // 1000)
+        told = f"leap second announced ({'+' if record.leap == 1 else '-'}1 s) for the end of this UTC day; "
+        if (utc.month, utc.day) not in LEAP_DAYS:
+            return [Note(f"{told}not believed, as it is neither 30 June nor 31 December", warning=True)]
+        return [Note(f"{told}nothing is believed from {LEAP_BEFORE_S:.0f} s before to {LEAP_AFTER_S:.0f} s after it")]
 
 
 def _votes(before: Mapping[str, RowState], report: Report) -> list[Note]:
@@ -202,7 +223,8 @@ def _votes(before: Mapping[str, RowState], report: Report) -> list[Note]:
         if row.state is RowState.FALSETICKER and not was_liar:
             assert row.offset_ms is not None
             off_ms = report.record.offset_ms - row.offset_ms
-            notes.append(Note(f"{row.name}: falseticker, its clock is {off_ms:+.3f} ms off", warning=True))
+            told = f"{row.name}: falseticker, its clock is {off_ms:+.3f} ms off"
+            notes.append(Note(f"{told}; outvoted by {report.record.truechimers} servers", warning=True))
         elif was_liar and row.state not in (RowState.FALSETICKER, RowState.UNUSABLE):
             notes.append(Note(f"{row.name}: agrees with the others again"))
     return notes

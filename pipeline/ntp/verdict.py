@@ -22,10 +22,12 @@ from pipeline.config import Ntp
 from pipeline.ntp.peer import Drift
 from pipeline.ntp.reading import Reading
 from pipeline.ntp.wire import Instant
+from pipeline.ntp.words import side
 from pipeline.records import UNKNOWN_NS, NtpQuality, NtpRecord, NtpState
 
 FLAG_DISAGREE = 1
 FLAG_KERNEL_SYNCED = 2
+LEAP_DAYS = ((6, 30), (12, 31))
 LEAP_BEFORE_S = 5.0
 LEAP_AFTER_S = 150.0
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -127,6 +129,18 @@ def basis_of_record(record: NtpRecord, now: Instant) -> Basis | None:
     )
 
 
+def carry_on(record: NtpRecord, now: Instant, holdover_s: float) -> tuple[int, int] | None:
+    """What readers of a silent monitor's record still know at `now`: host - UTC and its bound, ns.
+
+    The same that the monitor's successor is going to say, until it says it; None when the
+    record cannot be carried on, or no longer.
+    """
+    basis = basis_of_record(record, now)
+    if basis is None or basis.age_s(now) > holdover_s:
+        return None
+    return round(-basis.theta_s(now, Drift()) * 1e9), round(basis.bound_at_s(now, Drift()) * 1e9)
+
+
 class Judge:
     """Makes records; remembers the last good result and an announced leap second.
 
@@ -154,7 +168,7 @@ class Judge:
         # When it has just passed, what `view` is made of was measured before it.
         self.in_leap = self._in_leap_second(now, view) or self.leap_passed
         if self.in_leap:
-            self.why = "around a leap second nothing is believed"
+            self.why = f"nothing is believed until {LEAP_AFTER_S:.0f} s after the leap second"
             return self._nothing(now, view, NtpState.UNSYNCED)
         fresh, disagree = _choose(now, view, self._tolerance_s)
         if fresh is not None:
@@ -162,18 +176,25 @@ class Judge:
             self._measured_raw_ns = fresh.measured_raw_ns
             self._note_leap(now, fresh, view)
             record = self._record(now, view, fresh, NtpState.SYNCED, disagree)
-            within = record.synced or disagree
-            self.why = "" if within else f"not within {self._tolerance_s * 1e3:g} ms"
+            self.why = "" if record.synced else self._fault(now, view, disagree)
             return record
         self.why = view.lack
         if view.contradiction:
             self._last = None
         if self._last is not None and self._holds(now, self._last, view.drift):
+            self.why += f"; the last good result is carried on, for {self._holdover_s:g} s at most"
             return self._record(now, view, self._last, NtpState.HOLDOVER, False)
         if self._last is not None:
             self.why += f", and the last good result, {self._last.age_s(now):.0f} s old, is no longer believed"
             self._last = None
         return self._nothing(now, view, NtpState.STARTING if view.starting else NtpState.UNSYNCED)
+
+    def _fault(self, now: Instant, view: View, disagree: bool) -> str:
+        """What keeps a fresh and valid result from being synchronised."""
+        if disagree and view.daemon is not None:
+            told = side(-view.daemon.theta_s(now, view.drift) * 1e3)
+            return f"{view.daemon.source} says {told}, which the servers contradict"
+        return f"offset and uncertainty together exceed {self._tolerance_s * 1e3:g} ms"
 
     def _holds(self, now: Instant, last: Basis, drift: Drift) -> bool:
         return last.age_s(now) <= self._holdover_s and last.bound_at_s(now, drift) <= self._tolerance_s
@@ -221,7 +242,7 @@ class Judge:
         """Warnings are believed on the last day of June and December only (as in chrony), until taken back."""
         utc = _utc(now, basis.theta_s(now, view.drift))
         sources = [basis.leap, view.kernel_leap, view.servers.leap if view.servers else 0]
-        announced = any(leap in (1, 2) for leap in sources) and (utc.month, utc.day) in ((6, 30), (12, 31))
+        announced = any(leap in (1, 2) for leap in sources) and (utc.month, utc.day) in LEAP_DAYS
         midnight = utc.replace(hour=0, minute=0, second=0, microsecond=0)
         self._leap_utc = midnight + datetime.timedelta(days=1) if announced else None
 

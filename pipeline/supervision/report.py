@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from pipeline.config import Config
-from pipeline.ntp.report import counters_line
+from pipeline.ntp.report import counters_line, parse_diagnostics
+from pipeline.ntp.verdict import FLAG_DISAGREE
 from pipeline.records import (
     UNKNOWN_NS,
     AnchorSource,
@@ -172,13 +173,20 @@ def ntp_cause(s: Snapshot) -> Cause:
         return Level.WARN, "no verdict yet"
     if published > s.config.ntp.stale_after_s:
         return Level.WARN, f"nothing published for {duration_text(published)}"
+    why = str(parse_diagnostics(s.ntp_diagnostics).get("why") or "")
+    if view["state"] == "holdover":
+        return Level.WARN, f"holdover: {why or 'nothing answers'}"
     if view["synced"]:
         return FINE
     if view["state"] == "starting":
         return Level.WARN, "no verdict yet"
-    if view["valid"]:
-        return Level.WARN, f"host clock is {view['offset_ms']:+.1f} ms off"
-    return Level.WARN, "not synchronised: no trustworthy server"
+    if not view["valid"]:
+        return Level.WARN, f"not synchronised: {why or 'no trustworthy server'}"
+    if s.ntp.flags & FLAG_DISAGREE:
+        return Level.WARN, why or "the local daemon contradicts the servers"
+    if abs(view["offset_ms"]) <= s.config.ntp.synced_within_ms:
+        return Level.WARN, f"host clock is known to within {view['uncertainty_ms']:.1f} ms only"
+    return Level.WARN, f"host clock is {view['offset_ms']:+.1f} ms off"
 
 
 def channel_cause(row: Row, s: Snapshot) -> Cause:

@@ -110,6 +110,26 @@ def test_case_47_blocked_resolver_holds_nobody_up(monkeypatch: pytest.MonkeyPatc
     assert sorted(looked_up) == ["gone.test", "other.test", "slow.test"], "numeric addresses need no resolver"
 
 
+def test_case_47_cycles_go_on_while_a_resolver_is_blocked() -> None:
+    release = threading.Event()
+    seen: list[Report] = []
+
+    def lookup(_host: str, port: int) -> tuple[Address, ...]:
+        release.wait(30)
+        return (Address("127.0.0.1", port),)
+
+    with fakes(*[good] * 3) as farm:
+        config = asking(farm, Server("slow.test"), publish_interval_s=0.1)
+        loop = Loop(config, seen.append, outside=Outside(lookup=lookup))
+        loop.run(lambda: loop.engine.counters.cycles > 10)
+        blocked = seen[-1]
+        release.set()
+        loop.run(lambda: seen[-1].rows[3].reason != "resolving")
+        loop.close()
+    assert blocked.record.synced and blocked.record.truechimers == 3 and blocked.rows[3].reason == "resolving"
+    assert seen[-1].rows[3].address == "127.0.0.1"
+
+
 @pytest.mark.parametrize("dead", ["fe80::1", "127.0.0.99"], ids=["case_48_no_route", "case_48_silent"])
 def test_next_address_of_a_name_is_used(dead: str) -> None:
     """A link-local address without an interface cannot even be connected to."""

@@ -73,6 +73,13 @@ def test_case_32_smeared_server() -> None:
     check(measured(saying(Reply(offset_s=-0.4)), *[good] * 4), 0)
 
 
+def test_case_39_server_that_lives_after_2036() -> None:
+    """Its stamps are of the next era: ten years off, and nothing else."""
+    found = measured(saying(Reply(offset_s=10 * 365.25 * 86400)), *[good] * 4)
+    check(found, 0)
+    assert found.servers[0].offset_ms == pytest.approx(-10 * 365.25 * 86400e3, rel=1e-6)
+
+
 @pytest.mark.parametrize(("warning", "leap"), [(3, 1), (2, 0)])
 def test_case_33_leap_warning_of_a_majority(warning: int, leap: int) -> None:
     """When it is acted on: tests/unit/test_ntp_engine.py."""

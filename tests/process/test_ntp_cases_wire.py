@@ -79,6 +79,22 @@ def test_ignored(reply: Reply, reason: str) -> None:
     assert (row.state, row.reason, row.reach) == (RowState.UNUSABLE, f"timeout ({reason})", 0)
 
 
+def test_case_06_forged_kiss_does_not_stop_us_from_listening() -> None:
+    """A stranger says DENY before the server answers; the server is used, and is going to be asked again."""
+
+    def after_a_forgery(request: bytes, receive_ns: int) -> list[bytes]:
+        forged = replace(KISS_RATE, refid=b"DENY", origin=bytes(8)).to_bytes(request, receive_ns)
+        return [forged, *good(request, receive_ns)]
+
+    found, _ = measured(after_a_forgery, *[good] * 4)
+    assert check_good(found).state in GOOD_STATES
+    assert found.report.counters["kisses"] == 0
+
+
+def test_case_14_echo() -> None:
+    assert only_bad(lambda request, receive_ns: [request]).reason == "timeout (mode)"
+
+
 @pytest.mark.parametrize("code", ["RATE", "DENY", "RSTR", "XFOO"], ids=lambda code: f"case_04_05_07_{code}")
 def test_kiss_of_death(code: str) -> None:
     """What each does to the interval: tests/unit/test_ntp_peer.py and test_ntp_engine_sources.py."""

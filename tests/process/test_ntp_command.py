@@ -42,7 +42,7 @@ def test_table(tmp_path: Path) -> None:
     assert lines[0].split()[:4] == ["Name", "Address", "St", "Reach"]
     check_symbols(lines[1:6])
     assert lines[5].endswith("timeout")
-    assert lines[-1].startswith("synced: host - UTC ") and "3 of 5 servers agree" in lines[-1]
+    assert lines[-1].startswith("synced: host clock ") and "3 of 5 servers agree" in lines[-1]
 
 
 def test_json_of_an_unsynchronised_host(tmp_path: Path) -> None:

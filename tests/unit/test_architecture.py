@@ -28,7 +28,7 @@ PURE = (
     "supervision.restarts",
     "supervision.report", "supervision.report_json", "supervision.changes",
     "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
-    "ntp.verdict", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec",
+    "ntp.verdict", "ntp.words", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec",
     "simulator.signal", "simulator.faults",
 )  # fmt: skip
 # Top first; what is in no layer is an edge.

@@ -20,6 +20,7 @@ from pipeline.ntp.verdict import (
     View,
     basis_of_reading,
     basis_of_record,
+    carry_on,
 )
 from pipeline.ntp.wire import Instant
 from pipeline.records import UNKNOWN_NS, NtpQuality, NtpRecord, NtpState
@@ -252,6 +253,15 @@ class TestSuccessor:
         assert record.uncertainty_ms == pytest.approx(10.0 + 12 * 0.1)
         assert record.monotonic_ns == at(-5).monotonic
         assert record.source == "servers:a" and record.quality == NtpQuality.STRICT
+
+    def test_readers_know_the_same_meanwhile(self) -> None:
+        record = self.record()
+        offset_ns, bound_ns = carry_on(record, at(12), 300.0) or (0, 0)
+        assert offset_ns == pytest.approx(-20e6) and bound_ns == pytest.approx(11.2e6)
+        assert carry_on(record, at(294), 300.0) is not None
+        assert carry_on(record, at(296), 300.0) is None, "300 s after the measurement"
+        assert carry_on(record, at(12, step_s=0.01), 300.0) is None
+        assert carry_on(record.replace(valid=0), at(12), 300.0) is None
 
     def test_not_over_a_step_or_a_sleep(self) -> None:
         assert basis_of_record(self.record(), at(12, step_s=0.01)) is None

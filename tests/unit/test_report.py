@@ -188,6 +188,12 @@ NTP_CAUSES: list[tuple[dict[str, Any], str]] = [
     ({"synced": 0, "valid": 0, "state": NtpState.UNSYNCED}, "not synchronised: no trustworthy server"),
     ({"synced": 0, "valid": 0, "state": NtpState.STARTING}, "no verdict yet"),
     ({"synced": 0, "offset_ms": 250.0, "state": NtpState.UNSYNCED}, "host clock is +250.0 ms off"),
+    (
+        {"synced": 0, "uncertainty_ms": 150.0, "state": NtpState.UNSYNCED},
+        "host clock is known to within 150.0 ms only",
+    ),
+    ({"synced": 0, "flags": 1, "state": NtpState.UNSYNCED}, "the local daemon contradicts the servers"),
+    ({"state": NtpState.HOLDOVER}, "holdover: nothing answers"),
 ]
 
 
@@ -196,6 +202,22 @@ def test_ntp_is_never_worse_than_a_warning(changes: dict[str, Any], text: str) -
     s = snapshot(ntp=NTP.replace(**changes))
     assert ntp_cause(s) == (Level.WARN, text)
     assert health(s).level is Level.WARN
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"synced": 0, "valid": 0, "state": NtpState.UNSYNCED}, "not synchronised: no server answers (4 timeout)"),
+        ({"state": NtpState.HOLDOVER}, "holdover: no server answers (4 timeout)"),
+        ({"synced": 0, "flags": 1, "state": NtpState.UNSYNCED}, "no server answers (4 timeout)"),
+    ],
+)
+def test_the_monitors_own_words_say_why(changes: dict[str, Any], text: str) -> None:
+    told = json.dumps({"why": "no server answers (4 timeout)"}).encode()
+    s = snapshot(ntp=NTP.replace(**changes), ntp_diagnostics=told)
+    assert ntp_cause(s) == (Level.WARN, text)
+    assert lines(s)[-1] == f"ntp: {text}"
+    assert ntp_cause(replace(s, ntp_diagnostics=b"{"))[0] is Level.WARN
 
 
 def test_dead_monitor_is_a_warning() -> None:

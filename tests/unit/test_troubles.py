@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,10 +58,11 @@ def channel(child: dict[str, Any] | None = None, config: Config | None = None, *
     return channel_cause(made, replace(s, config=config) if config else s)[1]
 
 
-def ntp(**changes: Any) -> str:
+def ntp(why: str = "", **changes: Any) -> str:
     """What is said of the clock."""
     s: Snapshot = snapshot()
-    return ntp_cause(replace(s, ntp=s.ntp.replace(**changes)))[1]
+    diagnostics = json.dumps({"why": why}).encode()
+    return ntp_cause(replace(s, ntp=s.ntp.replace(**changes), ntp_diagnostics=diagnostics))[1]
 
 
 STATUS: dict[str, list[Callable[[], str]]] = {
@@ -73,7 +75,10 @@ STATUS: dict[str, list[Callable[[], str]]] = {
         lambda: channel({"started_monotonic_ns": NOW - 90 * S}, last_packet_monotonic_ns=UNKNOWN_NS)
     ],
     "no status from radiod": [lambda: channel(config=CONFIG, anchor_source=AnchorSource.NTP)],
-    "clock not synchronised": [lambda: ntp(valid=0, synced=0, state=NtpState.UNSYNCED)],
+    "clock not synchronised": [
+        lambda: ntp("no server answers (10 timeout); the last good result is carried on", state=NtpState.HOLDOVER),
+        lambda: ntp("no server answers (10 timeout)", valid=0, synced=0, state=NtpState.UNSYNCED),
+    ],
     "nobody keeps the clock": [lambda: ntp(synced=0, offset_ms=250.0, state=NtpState.UNSYNCED)],
     "a worker dies again and again": [
         lambda: channel({"started_monotonic_ns": NOW - 3 * S, "reason": "killed by SIGKILL"}),

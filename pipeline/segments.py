@@ -24,18 +24,21 @@ def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segme
     return segment
 
 
-def open_segment(instance: str, channel: Channel, recorder: Recorder) -> Segment | None:
-    """The journal that an earlier process left for this channel, with what it still holds.
+def open_segment(instance: str, channel: Channel, recorder: Recorder, since_ns: int) -> Segment | None:
+    """The journal that an earlier run left for this channel, with what it still holds, marked as broken off.
 
-    None when there is none, or when it is another SSRC's or another layout's.
+    Packets that arrived before `since_ns` (CLOCK_REALTIME) and come now waited on sockets that
+    outlived that run. None when there is none, or when it is another SSRC's or another layout's.
     """
     try:
         segment = Segment.open(segment_name(instance, channel.id), writable=True)
     except SharedMemoryError:
         return None
-    if segment.size >= HEADER_SIZE and Journal.attach(segment.buf, channel.ssrc) is not None:
-        return segment
-    return None
+    journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
+    if journal is None:
+        return None
+    journal.mark_break(since_ns)
+    return segment
 
 
 def checkpoint_cell(segment: Segment) -> Cell:

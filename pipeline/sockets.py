@@ -19,6 +19,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline import PipelineError
@@ -66,25 +67,32 @@ class ChannelSockets:
             each.close()
 
 
-def open_channel(channel: Channel, radiod: Radiod) -> ChannelSockets:
+def open_channel(channel: Channel, radiod: Radiod, kept: Mapping[str, socket.socket] | None = None) -> ChannelSockets:
     """Sockets for one channel's RTP and for radiod's status of it.
 
     Status comes to the data group (every 0.5 s) and, in answer to a command, to the
     control group as well. A control group whose name cannot be resolved is left out with
-    a warning, since the channel can be recorded without it. Raises SocketError.
+    a warning, since the channel can be recorded without it. `kept` are sockets that an
+    earlier run of the program made for the same purpose: "data", "status0", "status1".
+    Raises SocketError.
     """
+    kept = kept or {}
     interface, _ = multicast_interface(radiod.interface)
     source = _source(radiod.source_address)
     group, port = resolve_group(channel.data_address, RTP_PORT)
     who = f"channel {channel.name}"
     with contextlib.ExitStack() as opened:
-        data = opened.enter_context(_open(who, interface, group, port, rtp_filter(channel.ssrc, source)))
+        data = opened.enter_context(
+            kept.get("data") or _open(who, interface, group, port, rtp_filter(channel.ssrc, source))
+        )
         granted = _grant_buffer(data, DATA_BUFFER_BYTES)
         _warn_small_buffer(channel, granted)
         status = []
-        for status_group, status_port in _status_groups(group, port, radiod.status_address):
+        for i, (status_group, status_port) in enumerate(_status_groups(group, port, radiod.status_address)):
             code = status_filter(channel.ssrc, source)
-            each = opened.enter_context(_open(who, interface, status_group, status_port, code))
+            each = opened.enter_context(
+                kept.get(f"status{i}") or _open(who, interface, status_group, status_port, code)
+            )
             _grant_buffer(each, STATUS_BUFFER_BYTES)
             status.append(each)
         opened.pop_all()

@@ -268,12 +268,12 @@ class Worker:
         if self._lifeline.handing_over or self._lifeline.orphaned():
             if not self._lifeline.handing_over:
                 log.warning("%s: the supervisor is gone; what is held stays in shared memory", self._channel.name)
+            # The sockets may go with this process.
+            self._take_all()
             self._collect(self._writer.poll(HAND_OVER_WAIT_S), time.monotonic_ns())
             return EXIT_LEFT_IN_MEMORY
         deadline = time.monotonic() + max(1.0, self._context.config.supervisor.stop_grace_s - 2.0)
-        while self._receiver.drain() and not self._receiver.full:
-            self._intake.scan()
-        self._receiver.drain_status()
+        self._take_all()
         self._intake.flush_held()
         self._intake.scan()
         while time.monotonic() < deadline:
@@ -294,6 +294,12 @@ class Worker:
             self._write(cut, now)
         log.error("%s: not everything could be written; the rest stays in shared memory", self._channel.name)
         return EXIT_LEFT_IN_MEMORY
+
+    def _take_all(self) -> None:
+        """Empty the sockets into the journal, as far as that has room."""
+        while self._receiver.drain() and not self._receiver.full:
+            self._intake.scan()
+        self._receiver.drain_status()
 
     def _publish(self, now: int, host: HostClock, stopped: bool = False) -> None:
         context = self._context

@@ -56,6 +56,15 @@ def listed(values: dict[str, Any]) -> np.ndarray[Any, Any]:
     return mask
 
 
+def _of_causes(values: dict[str, Any], causes: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    """True where a listed gap has one of these causes."""
+    mask = np.zeros(60 * values["sample_rate"], bool)
+    rows = zip(values["gap_sample_indices"], values["gap_samples_filled"], values["gap_cause"], strict=True)
+    for index, count, cause in rows:
+        mask[int(index) : int(index) + int(count)] |= cause in causes
+    return mask
+
+
 def check_file(values: dict[str, Any]) -> list[str]:
     """What a file says of itself must agree with itself."""
     faults = []
@@ -77,10 +86,11 @@ def check_file(values: dict[str, Any]) -> list[str]:
     return faults
 
 
-def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0) -> Verdict:
+def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0, excused: tuple[str, ...] = ()) -> Verdict:
     """Every frame that the simulator's timelines say was sent, at its place, or listed; labels within their bound.
 
-    The first `joined` frames of the first timeline may be absent: nobody listened yet.
+    The first `joined` frames of the first timeline may be absent: nobody listened yet. So may
+    frames that a file lists with one of the `excused` causes.
     """
     verdict = Verdict()
     files = load_tree(data_dir, ssrc)
@@ -100,7 +110,8 @@ def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0) ->
             covered[timeline.number].append((frame, frame + count))
             _check_labels(verdict, values, timeline, frame, utc)
             early = joined if timeline is timelines[0] else 0
-            _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number], early)
+            pardon = _of_causes(values, excused)
+            _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number], early, pardon)
         extra = values["iq_extra"]
         if len(extra):
             index, count, rtp, _, utc = segments(values)[-1]
@@ -139,6 +150,7 @@ def _check_samples(
     rtp: int,
     absent: list[tuple[int, int]],
     joined: int,
+    pardon: np.ndarray[Any, Any],
 ) -> None:
     expected = (expected_iq(timeline, rtp, count).astype(np.float32) / np.float32(32768)).view(np.complex64).reshape(-1)
     first = timeline.frame(rtp)
@@ -149,6 +161,7 @@ def _check_samples(
     # A packet that was overtaken may be the first to be heard; those between it and the join were sent to nobody.
     early = max(0, joined - first)
     unsent[:early] |= gap[index : index + count][:early]
+    unsent |= pardon[index : index + count]
     got, missing = values["iq"][index : index + count], gap[index : index + count]
     verdict.samples += count
     verdict.missing += int(missing.sum())

@@ -225,6 +225,7 @@ class Cutter:
             if end is not None:
                 epoch.cut, epoch.anchor = end.cut, end.anchor
                 epoch.previous_sequence, epoch.previous_end = end.previous_sequence, end.previous_end
+                epoch.breaks = [at for at in epoch.breaks if at >= epoch.previous_end]
                 # A packet that reaches over the cut began earlier.
                 epoch.forget_formats(epoch.cut - STATUS_REACH_S * epoch.rate_hz)
         intake.source.holes.forget(intake.source.sealed - 60 * intake.source.rate_hz)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from pipeline.stream.breaks import note_break, since_break
 from pipeline.stream.candidates import Arrival, Candidate, Origin
 from pipeline.stream.journal import FLAG_LATE, FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
 from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
@@ -95,6 +96,8 @@ class Intake:
         self.held_bytes = 0
         self.pending: list[Said] = []
         self.scanned = journal.count
+        # Of a BREAK record that no packet has followed yet.
+        self.break_ns: int | None = None
         self._addresses: dict[str, int] = {}
 
     @property
@@ -227,7 +230,11 @@ class Intake:
         if epoch is None:
             return
         rows = self.journal.records(self.scanned)
-        self.scanned = self.journal.count
+        first, self.scanned = max(self.scanned, self.journal.first), self.journal.count
+        self.break_ns, row = since_break(rows, self.break_ns)
+        if row is not None:
+            self.break_ns = None
+            note_break(self.journal, first + row, self.epochs, self.settings.encoding)
         epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
         rows = rows[(rows["kind"] == Kind.DATA) & (rows["arrival_ns"] > 0)]
         for known in self.epochs:

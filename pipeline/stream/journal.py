@@ -46,6 +46,8 @@ class Kind(IntEnum):
     EPOCH = 4
     DUPLICATE = 5  # `length` such packets
     BAD = 6
+    # Nobody listened for a while: what came at `arrival_ns` or later, and after this record, came after that.
+    BREAK = 7
 
 
 RECORD = struct.Struct("<QqqqIIIHBB")
@@ -239,6 +241,11 @@ class Journal:
                 return
         if self.count - self.first < self.shape.records - 1:
             self.append(Row(0, 0, arrival_ns, epoch, times, 0, 0, 0, kind))
+
+    def mark_break(self, since_ns: int) -> None:
+        """The program stopped here; packets that come now but arrived before `since_ns` waited for its next start."""
+        if self.room_for(1):
+            self.append(Row(0, 0, since_ns, 0, 0, 0, 0, 0, Kind.BREAK))
 
     def keep_notes(self) -> None:
         """Notes made so far stay as they are: somebody has counted them."""

@@ -124,6 +124,10 @@ class Piece:
         """Rows that reach into [0, samples)."""
         return np.flatnonzero((self.stops > 0) & (self.starts < samples))
 
+    def broken(self, begin: int, end: int | None = None) -> bool:
+        """True when the samples [begin, end) are missing because the program was not running."""
+        return any(begin <= at - self.origin and (end is None or at - self.origin < end) for at in self.epoch.breaks)
+
     def moved(self, samples: int, utc_ns: int) -> Piece:
         """The same records `samples` later; `utc_ns` is that of index 0."""
         anchor = self.anchor.moved(samples)
@@ -161,7 +165,8 @@ def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap
         piece.begin = max(at, int(piece.starts[rows[0]]))
         piece.end = min(samples, int(piece.stops[rows].max()))
         if before:
-            _add_gap(minute, at, piece.begin, before.origin, 0, _cause_before(piece.epoch))
+            cause = "restart" if before.broken(at) else _cause_before(piece.epoch)
+            _add_gap(minute, at, piece.begin, before.origin, 0, cause)
         else:
             _head_gap(minute, piece, int(rows[0]))
         _inner_gaps(minute, piece, rows)
@@ -192,7 +197,10 @@ def _add_gap(minute: Minute, begin: int, end: int, origin: int, lost: int, cause
         minute.gaps.append(Gap(begin, end - begin, origin + begin, lost, cause))
 
 
-def _cause(lost: int) -> str:
+def _cause(piece: Piece, lost: int, begin: int, end: int) -> str:
+    """Why the samples [begin, end) between two received packets are missing."""
+    if piece.broken(begin, end):
+        return "restart"
     return "network" if lost else "mute"
 
 
@@ -215,7 +223,8 @@ def _head_gap(minute: Minute, piece: Piece, row: int) -> None:
     # After a re-anchoring what lies here may be in the file before, by the other label.
     seam = min(max(end, 0), begin)
     _add_gap(minute, 0, seam, piece.origin, 0, "unknown")
-    _add_gap(minute, seam, begin, piece.origin, lost_between(lost, end, begin, seam, begin), _cause(lost))
+    cause = _cause(piece, lost, end, begin)
+    _add_gap(minute, seam, begin, piece.origin, lost_between(lost, end, begin, seam, begin), cause)
 
 
 def _inner_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> None:
@@ -223,7 +232,8 @@ def _inner_gaps(minute: Minute, piece: Piece, rows: npt.NDArray[np.intp]) -> Non
     reached = np.maximum.accumulate(stops)
     for i in np.flatnonzero(starts[1:] > reached[:-1]):
         lost = max(0, int(sequences[i + 1] - sequences[i]) - 1)
-        _add_gap(minute, max(piece.begin, int(reached[i])), int(starts[i + 1]), piece.origin, lost, _cause(lost))
+        begin, end = int(reached[i]), int(starts[i + 1])
+        _add_gap(minute, max(piece.begin, begin), end, piece.origin, lost, _cause(piece, lost, begin, end))
 
 
 def _tail_gap(minute: Minute, piece: Piece, tail_cause: str) -> None:
@@ -232,11 +242,14 @@ def _tail_gap(minute: Minute, piece: Piece, tail_cause: str) -> None:
         return
     last = int(piece.inside(minute.samples)[-1])
     if last + 1 >= len(piece.starts):
-        _add_gap(minute, piece.end, minute.samples, piece.origin, 0, tail_cause)
+        cause = "restart" if tail_cause != "stop" and piece.broken(piece.end) else tail_cause
+        _add_gap(minute, piece.end, minute.samples, piece.origin, 0, cause)
         return
     lost = max(0, int(piece.sequences[last + 1] - piece.sequences[last]) - 1)
-    within = lost_between(lost, piece.end, int(piece.starts[last + 1]), piece.end, minute.samples)
-    _add_gap(minute, piece.end, minute.samples, piece.origin, within, _cause(lost))
+    after = int(piece.starts[last + 1])
+    within = lost_between(lost, piece.end, after, piece.end, minute.samples)
+    cause = _cause(piece, lost, piece.end, after)
+    _add_gap(minute, piece.end, minute.samples, piece.origin, within, cause)
 
 
 def count(minute: Minute, piece: Piece, first: int, stop: int) -> None:

@@ -32,6 +32,7 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
     return {
         "count": intake.journal.count,
         "scanned": intake.scanned,
+        "break_ns": intake.break_ns,
         "source": intake.source.to_json(),
         "epochs": epochs,
         "next_epoch": intake.next_epoch,
@@ -77,6 +78,7 @@ def restore(intake: Intake, cutter: Cutter, state: dict[str, Any] | None) -> Non
         intake.pending = [Said(*said) for said in state["pending"]]
         intake.received, intake.late, intake.reordered, intake.statuses_unmatched = state["counters"]
         intake.scanned = max(journal.first, state["scanned"])
+        intake.break_ns = state.get("break_ns")
         counted = max(journal.first, state["count"])
         cutter.counted = Rejected(*state["counted"])
         cutter.again = _cut_from_json(state["cut"]) if state["cut"] else None

@@ -122,6 +122,8 @@ class Epoch:
     previous_end: int = 0
     anchor: Anchor | None = None
     formats: list[tuple[int, str]] = field(default_factory=list)
+    # Where the samples ended when the program did; it went on after that.
+    breaks: list[int] = field(default_factory=list)
     pairs: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=PAIRS))
     arrivals: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=BUCKETS))
 

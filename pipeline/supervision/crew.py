@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 
 from pipeline import EXIT_OK, PipelineError
 from pipeline.config import Channel, Config, Radiod
@@ -17,6 +18,7 @@ from pipeline.process import HAND_OVER_SIGNAL
 from pipeline.records import ChildRecord
 from pipeline.shm import Segment, segment_name, unlink
 from pipeline.supervision.changes import Plan
+from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import SHM_DIR
 from pipeline.supervision.parts import Parts, Sockets
 from pipeline.supervision.restarts import Action, Life, Limits, describe
@@ -107,6 +109,8 @@ class Seat(Child):
         self.successor: Channel | None = None
         self._next_sockets: Sockets | None = None
         self._renew_journal = False
+        # The names of `sockets` with the service manager.
+        self._kept: tuple[str, ...] = ()
         # True while the journal may hold samples that are in no file.
         self._holds_samples = False
 
@@ -136,7 +140,7 @@ class Seat(Child):
             self._next_sockets.close()
             self._next_sockets = None
 
-    def equip(self, parts: Parts, config: Config) -> None:
+    def equip(self, parts: Parts, config: Config, store: SocketStore) -> None:
         """Make the sockets and the journal that are missing or outdated.
 
         Raises PipelineError or OSError: this channel cannot be recorded.
@@ -145,21 +149,26 @@ class Seat(Child):
             if self.sockets is not None:
                 self.sockets.close()
             self.sockets, self._next_sockets = self._next_sockets, None
+            # Before the new ones are kept, which may have the same names.
+            store.forget(self._kept)
+            self._kept = store.keep(self.channel, config.radiod, self.sockets)
         if self._renew_journal:
             self._release_journal(config.recorder.instance)
             self._renew_journal = False
+        waited = False
         if self.sockets is None:
-            self.sockets = parts.open_sockets(self.channel, config.radiod)
+            self.sockets, waited = store.open(self.channel, config.radiod, parts.open_sockets)
+            self._kept = store.keep(self.channel, config.radiod, self.sockets)
         if self.journal is None:
-            self.journal = self._take_journal(parts, config)
+            self.journal = self._take_journal(parts, config, time.time_ns() if waited else 0)
 
-    def _take_journal(self, parts: Parts, config: Config) -> Segment:
+    def _take_journal(self, parts: Parts, config: Config, since_ns: int) -> Segment:
         """The samples that a dead instance left, or a new journal.
 
         What is there but does not fit this configuration can no longer be read by anybody.
         """
         instance, recorder = config.recorder.instance, config.recorder
-        found = parts.open_journal(instance, self.channel, recorder)
+        found = parts.open_journal(instance, self.channel, recorder, since_ns)
         if found is not None:
             self._holds_samples = True
             log.info("%s: samples of an earlier run are in shared memory and will be salvaged", self.name)
@@ -177,6 +186,8 @@ class Seat(Child):
             return
         if not self._holds_samples:
             self.journal.unlink()
+        elif self.life.handed_over:
+            log.info("%s: %s stays for the next start", self.name, segment_name(instance, self.name))
         else:
             log.warning(
                 "%s: the worker ended without writing all it had (%s); %s stays for the next start to salvage",
@@ -185,8 +196,10 @@ class Seat(Child):
         unmap(self.journal)
         self.journal = None
 
-    def release(self, instance: str) -> None:
-        """Close what the channel had, after its worker is gone."""
+    def release(self, instance: str, store: SocketStore | None = None) -> None:
+        """Close what the channel had, after its worker is gone; with `store`, for good."""
+        if store is not None:
+            store.forget(self._kept)
         self._release_journal(instance)
         self._close_next()
         if self.sockets is not None:
@@ -215,7 +228,7 @@ def open_ahead(parts: Parts, steps: Plan, radiod: Radiod) -> dict[str, Sockets]:
     try:
         for change in steps.change:
             if change.new_sockets:
-                opened[change.channel.id] = parts.open_sockets(change.channel, radiod)
+                opened[change.channel.id] = parts.open_sockets(change.channel, radiod, {})
     except (PipelineError, OSError) as error:
         for sockets in opened.values():
             sockets.close()

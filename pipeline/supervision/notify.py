@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
+
+# So long may the service manager be busy before a socket is not handed to it.
+PATIENCE_MS = 2000
 
 
 class Notifier:
@@ -37,6 +41,17 @@ class Notifier:
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.send("\n".join(assignments).encode())
+
+    def send_socket(self, sock: socket.socket, *assignments: str) -> None:
+        """Send lines with a descriptor, of which the receiver gets a copy; waits a little while its queue is full."""
+        ours = self._socket
+        if ours is None:
+            return
+        waiting = select.poll()
+        waiting.register(ours, select.POLLOUT)
+        with contextlib.suppress(OSError):
+            waiting.poll(PATIENCE_MS)
+            socket.send_fds(ours, ["\n".join(assignments).encode()], [sock.fileno()])
 
     def close(self) -> None:
         """Drop the socket (in children, and when there is nobody to talk to)."""

@@ -54,8 +54,10 @@ class Parts:
     """The supervisor's outside. Errors for the operator are PipelineError or OSError."""
 
     load_config: Callable[[Path | None], Config]
-    open_sockets: Callable[[Channel, Radiod], Sockets]
-    open_journal: Callable[[str, Channel, Recorder], Segment | None]
+    # The sockets given are an earlier run's, by role, and are used instead of new ones.
+    open_sockets: Callable[[Channel, Radiod, dict[str, socket.socket]], Sockets]
+    # The time is that since which packets are not on sockets of that earlier run, ns of CLOCK_REALTIME; 0 = none are.
+    open_journal: Callable[[str, Channel, Recorder, int], Segment | None]
     create_journal: Callable[[str, Channel, Recorder], Segment]
     run_worker: Callable[[Assignment], int]
     run_monitor: Callable[[Ntp, Board, int], int]

@@ -124,6 +124,8 @@ class Life:
         self.last_status = 0
         self.started_ns = UNKNOWN_NS
         self.changed_ns = UNKNOWN_NS
+        # True once it was told that a later start goes on with what it holds.
+        self.handed_over = False
         self._failures = 0
         self._wanted = True
         self._again = False
@@ -257,10 +259,11 @@ class Life:
         if not self.alive and self.state is not ChildState.STOPPED:
             self._move(ChildState.STOPPED, "", now_ns)
 
-    def stop(self, now_ns: int) -> None:
-        """It is to leave and stay away; asking twice is harmless."""
+    def stop(self, now_ns: int, hand_over: bool = False) -> None:
+        """It is to leave and stay away; asking twice is harmless. `hand_over` as for `restart`."""
         self.retire(now_ns)
-        self._ask(Action.TERMINATE)
+        self.handed_over = hand_over
+        self._ask(Action.HAND_OVER if hand_over else Action.TERMINATE)
 
     def restart(self, now_ns: int, hand_over: bool = False) -> None:
         """It is to leave and come back at once, whatever it is waiting for; ends FATAL.

@@ -26,6 +26,7 @@ from pipeline.supervision import signals
 from pipeline.supervision.child import SharedLevel
 from pipeline.supervision.control import ControlServer
 from pipeline.supervision.control_api import make_handler
+from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import InstanceError, Lock, check_data_dir, clear_stale_board, leftovers, socket_path
 from pipeline.supervision.notify import Notifier
 from pipeline.supervision.parts import Parts, real_parts
@@ -54,7 +55,8 @@ def serve(config: Config, parts: Parts | None = None, ready: Callable[[], None] 
         level = SharedLevel(effective_level(config.logging.level))
         control = ControlServer(socket_path(instance))
         try:
-            supervisor = Supervisor(config, parts, board, control, notifier, level)
+            store = SocketStore.from_environment(notifier)
+            supervisor = Supervisor(config, parts, board, control, notifier, level, store)
             # What exists by now is shared with all children; nothing may touch its pages for counting.
             gc.collect()
             gc.freeze()

@@ -6,11 +6,12 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from pipeline.process import STOP_SIGNALS
+from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
 from pipeline.supervision.child import LEVEL_SIGNAL
 
-# SIGIO: the control socket is ready. The level's is blocked for the children, until they have a handler.
-SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL})
+# SIGIO: the control socket is ready. The level's and the workers' hand-over are blocked for the children, too, until
+# they have a handler.
+SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO, LEVEL_SIGNAL, HAND_OVER_SIGNAL})
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from pipeline.supervision.changes import Plan, plan
 from pipeline.supervision.child import LEVEL_SIGNAL, SharedLevel, spawn
 from pipeline.supervision.control import ControlServer, Handler
 from pipeline.supervision.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
+from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import check_data_dir
 from pipeline.supervision.notify import Notifier
 from pipeline.supervision.parts import Assignment, Parts, Sockets
@@ -56,7 +57,14 @@ class Supervisor:
     """A running instance. Made by `service.serve`, which owns lock, board and control socket."""
 
     def __init__(
-        self, config: Config, parts: Parts, board: Board, control: ControlServer, notifier: Notifier, level: SharedLevel
+        self,
+        config: Config,
+        parts: Parts,
+        board: Board,
+        control: ControlServer,
+        notifier: Notifier,
+        level: SharedLevel,
+        store: SocketStore | None = None,
     ) -> None:
         self.config = config
         self.board = board
@@ -67,6 +75,7 @@ class Supervisor:
         self._control = control
         self._notifier = notifier
         self._level = level
+        self._store = store or SocketStore(notifier)
         self._radiod = RadiodGuard(parts.radiod_control)
         self._rolling = Rolling()
         self._pid = os.getpid()
@@ -82,6 +91,7 @@ class Supervisor:
             self._add(channel)
         for seat in self.seats.values():
             self._equip(seat, time.monotonic_ns())
+        self._store.close_rest()
         fatal = [seat for seat in self.seats.values() if seat.life.state is ChildState.FATAL]
         if fatal and len(fatal) == len(self.seats):
             self._release_all()
@@ -101,7 +111,7 @@ class Supervisor:
     def _equip(self, seat: Seat, now: int) -> bool:
         """Sockets and journal for `seat`; False, and FATAL with the reason, when they cannot be had."""
         try:
-            seat.equip(self._parts, self.config)
+            seat.equip(self._parts, self.config, self._store)
         except (PipelineError, OSError) as error:
             seat.life.fail(reason_of(error), now)
             log.error("%s: %s", seat.name, seat.life.reason)
@@ -152,6 +162,8 @@ class Supervisor:
         for number in STOP_SIGNALS:
             if number in taken:
                 self.stop(now, signal.Signals(number).name)
+        if HAND_OVER_SIGNAL in taken:
+            self.stop(now, "to be started again", hand_over=True)
         if signal.SIGHUP in taken and not self.stopping:
             try:
                 self.reload(now)
@@ -205,7 +217,7 @@ class Supervisor:
         return record.reason if record.pid == pid else ""
 
     def _remove(self, seat: Seat) -> None:
-        seat.release(self.config.recorder.instance)
+        seat.release(self.config.recorder.instance, self._store)
         self.board.channels[seat.index].write(ChannelRecord())
         self._publisher.clear(seat)
         del self.seats[seat.name]
@@ -264,8 +276,11 @@ class Supervisor:
 
     # What is wanted
 
-    def stop(self, now: int, why: str) -> None:
-        """Let the workers flush and leave, then the monitor."""
+    def stop(self, now: int, why: str, hand_over: bool = False) -> None:
+        """Let the workers flush and leave, then the monitor.
+
+        With `hand_over` they flush nothing: the next start goes on with the samples in shared memory.
+        """
         if self.stopping:
             return
         log.info("stopping (%s)", why)
@@ -274,7 +289,7 @@ class Supervisor:
         self._rolling.clear()
         self._notifier.send("STOPPING=1")
         for seat in self.seats.values():
-            seat.life.stop(now)
+            seat.life.stop(now, hand_over)
         self.monitor.life.retire(now)
 
     def _stop_in_order(self, now: int) -> None:

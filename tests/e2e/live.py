@@ -91,10 +91,15 @@ servers = [{servers}]
     return path
 
 
+def environment_of(folder: Path) -> dict[str, str]:
+    """For the program when it runs in `folder`."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_RUNTIME_DIR": str(folder)}
+
+
 @contextmanager
 def running(config: Path, folder: Path) -> Iterator[tuple[Program, subprocess.Popen[bytes]]]:
     """`start` in the foreground, ready when every channel has taken a packet; killed at the end if still there."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_RUNTIME_DIR": str(folder)}
+    environment = environment_of(folder)
     program = Program(config, folder / "data", folder / "log", environment)
     with program.log.open("wb") as log:
         child = subprocess.Popen(

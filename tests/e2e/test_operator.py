@@ -237,8 +237,8 @@ def test_the_service_unit_is_sound(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert str(unit) not in done.stderr and unit.name not in done.stderr, done.stderr
     wanted = {
-        "Type=notify", "NotifyAccess=main", "WatchdogSec=60", "Restart=always", "RestartSec=5",
-        "StandardOutput=journal",
+        "Type=notify", "NotifyAccess=main", "WatchdogSec=60", "Restart=always", "RestartSec=1",
+        "FileDescriptorStoreMax=1600", "RestartKillSignal=SIGUSR2", "StandardOutput=journal",
         "RestartPreventExitStatus=78", "Environment=MALLOC_ARENA_MAX=2", "ExecReload=/bin/kill -HUP $MAINPID",
     }  # fmt: skip
     assert wanted <= set(text.splitlines())

@@ -43,15 +43,17 @@ class StubSockets:
         self.data.close()
 
 
-def open_sockets(channel: Channel, radiod: Radiod) -> StubSockets:
+def open_sockets(channel: Channel, radiod: Radiod, found: dict[str, socket.socket]) -> StubSockets:
     if radiod.interface == "nowhere0" or channel.preset == "nosocket":
         raise PipelineError(f"interface {radiod.interface} does not exist")
+    if "data" in found:
+        return StubSockets(found["data"])
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     return StubSockets(sock)
 
 
-def open_journal(instance: str, channel: Channel, _recorder: Recorder) -> Segment | None:
+def open_journal(instance: str, channel: Channel, _recorder: Recorder, _since_ns: int) -> Segment | None:
     try:
         return Segment.open(segment_name(instance, channel.id), writable=True)
     except SharedMemoryError:

@@ -38,6 +38,7 @@ LAYERS = (
     ("supervision.service",),
     ("supervision.supervisor", "supervision.control_api"),
     ("supervision.crew", "supervision.rolling", "supervision.publication", "supervision.radiod_guard"),
+    ("supervision.fdstore",),
     ("supervision.parts",),
     ("worker", "channelreport", "receiver", "writer", "ntp.monitor"),
 )

@@ -46,7 +46,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Names of the supervisor's other children; a channel of that name could not be told apart.
 RESERVED_IDS = ("supervisor", "ntp")
 _NAME = re.compile(r"(?![. ])[A-Za-z0-9 ._+-]{1,48}(?<! )")
-_INSTANCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+INSTANCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 
 
 def data_endpoint(text: str) -> str:
@@ -110,7 +110,7 @@ class Station:
 class Recorder:
     """What is written, where, and how long it waits."""
 
-    instance: Annotated[str, matching(_INSTANCE, "must be 1 to 32 letters, digits and _ . -")] = "default"
+    instance: Annotated[str, matching(INSTANCE, "must be 1 to 32 letters, digits and _ . -")] = "default"
     data_dir: Path = Path("/var/lib/grape-pipeline")
     late_packet_grace_s: Annotated[float, between(0, 30)] = 2.0
     compression_level: Annotated[int, between(0, 9)] = 2
@@ -125,12 +125,18 @@ class Recorder:
 class Radiod:
     """Where radiod's streams are heard and its channels asked for; addresses as `host:port`."""
 
+    id: Annotated[str, matching(r"[A-Za-z0-9._-]{0,64}", "must be at most 64 letters, digits and . _ -")] = ""
     status_address: Annotated[str, status_endpoint] | None = None
     data_address: Annotated[str, data_endpoint] = "239.1.2.55:5004"
     interface: Annotated[str, matching(r"\S{1,64}", "must be an interface name or one of this host's addresses")] = "lo"
     source_address: Annotated[str, ipv4_address] | None = None
     create_channels: bool = True
     chain_delay_ns: Annotated[int, between(-1_000_000_000, 1_000_000_000)] = 0
+
+    @property
+    def name(self) -> str | None:
+        """What a coordinator calls this radiod: the id, else the host of its status address."""
+        return self.id or (split_endpoint(self.status_address, STATUS_PORT)[0] if self.status_address else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +266,15 @@ class Config:
         return tuple(c for c in self.channels if c.enabled)
 
 
-def load_config(path: Path | None = None, *, need_channels: bool = True) -> Config:
+def load_config(path: Path | None = None, *, instance: str | None = None, need_channels: bool = True) -> Config:
     """The configuration in `path`, else in $GRAPE_PIPELINE_CONFIG, else in /etc/grape-pipeline.
 
+    In the last, `instance` may have a file of its own.
     Raises ConfigError with everything that is wrong, ConfigMissing when there is no file.
     """
     from pipeline import configfile  # the one edge of this module, out of its importers' way
 
-    return configfile.load(path, need_channels=need_channels)
+    return configfile.load(path, instance=instance, need_channels=need_channels)
 
 
 def parse_config(source: str | Mapping[str, Any], path: Path | None = None, *, need_channels: bool = True) -> Config:

@@ -8,6 +8,7 @@ import sys
 import time
 
 from pipeline.config import LOG_LEVELS, Logging
+from pipeline.coordination import variables
 
 # The HamSCI client contract (section 11) publishes the second name for all its clients.
 LEVEL_VARIABLES = ("GRAPE_PIPELINE_LOG_LEVEL", "CLIENT_LOG_LEVEL")
@@ -69,8 +70,9 @@ def effective_level(configured: str) -> str:
     """The level in force: command line, else environment, else `configured`."""
     if _Choice.flag:
         return _Choice.flag
+    told = variables()
     for name in LEVEL_VARIABLES:
-        value = os.environ.get(name, "").upper()
+        value = told.get(name, "").strip().upper()
         if value in LOG_LEVELS:
             return value
     return configured

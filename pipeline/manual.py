@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import parse_config
-
-_SECTION = re.compile(r"\[+([a-z_.]+)\]+")
-_KEY = re.compile(r"#?([a-z0-9_]+) = ")
+from pipeline.configedit import CHANNELS, edited
 
 
 def manual() -> str:
@@ -26,22 +23,13 @@ def filled_in(values: Mapping[str, str | float], path: Path, channels: str = "")
 
     Raises ConfigError naming `path` when a value is not allowed.
     """
-    section, lines, left = "", [], dict(values)
-    for line in manual().splitlines():
-        if head := _SECTION.match(line):
-            section = head[1]
-        key = _KEY.match(line)
-        name = f"{section}.{key[1]}" if key else ""
-        lines.append(f"{key[1]} = {_toml(left.pop(name))}" if key and name in left else line)
-    if left:
-        raise KeyError(f"not in the manual: {', '.join(left)}")
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        section, _, key = name.rpartition(".")
+        changes.setdefault(section, {})[key] = value
+    text = edited(manual(), changes)
     if channels:
-        lines = [*lines[: lines.index("[[channels]]")], channels.rstrip("\n")]
-    text = "\n".join(lines) + "\n"
+        lines = text.splitlines()
+        text = "\n".join([*lines[: lines.index(f"[[{CHANNELS}]]")], channels.rstrip("\n")]) + "\n"
     parse_config(text, path)
     return text
-
-
-def _toml(value: str | float) -> str:
-    # A JSON string is a TOML basic string, but for DEL, which no key may hold.
-    return json.dumps(value, ensure_ascii=False)

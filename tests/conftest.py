@@ -60,6 +60,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test depends on how the caller configured grape-pipeline, or on logging that another test set up."""
     for name in ("GRAPE_PIPELINE_CONFIG", "GRAPE_PIPELINE_LOG_LEVEL", "CLIENT_LOG_LEVEL", "JOURNAL_STREAM"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GRAPE_PIPELINE_ENV_FILES", "")
     monkeypatch.setattr("pipeline.logs._Choice.flag", None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -32,6 +32,7 @@ COMMANDS = {
     "check": ("pipeline.cli.setup", "check", "Check the configuration."),
     "doctor": ("pipeline.cli.doctor", "doctor", "Check the configuration and this host, and say what mends it."),
     "init": ("pipeline.cli.init", "init", "Write a commented configuration."),
+    "config": ("pipeline.cli.configuration", "config", "Write, edit, show or change the configuration."),
     "inventory": ("pipeline.cli.setup", "inventory", "Describe this client to sigmond (JSON)."),
     "validate": ("pipeline.cli.setup", "validate", "Check the configuration for sigmond (JSON)."),
     "quality": ("pipeline.cli.quality", "quality", "Tell sigmond how well an instance receives (JSON)."),

@@ -48,12 +48,12 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else on stdout.")(command)
 
 
-def load(config_path: Path | None, *, need_channels: bool = True) -> Config:
+def load(config_path: Path | None, *, instance: str | None = None, need_channels: bool = True) -> Config:
     """The configuration that `-c` or the defaults name, with its log level in force.
 
     Raises ConfigError (exit 78).
     """
-    config = load_config(config_path, need_channels=need_channels)
+    config = load_config(config_path, instance=instance, need_channels=need_channels)
     apply_level(config.logging.level)
     return config
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -36,21 +38,36 @@ QUESTIONS = {
 }
 DEFAULTS = {"interface": "lo", "data_dir": "/var/lib/grape-pipeline"}
 Answers = dict[str, str | float]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+_OPTIONS = (
+    click.option("--callsign", envvar="STATION_CALL", help="Station callsign."),
+    click.option("--grid", envvar="STATION_GRID", help="Maidenhead locator."),
+    click.option("--latitude", type=float, envvar="STATION_LAT", help="Degrees, north positive."),
+    click.option("--longitude", type=float, envvar="STATION_LON", help="Degrees, east positive."),
+    click.option("--status-address", envvar="SIGMOND_RADIOD_STATUS", help="radiod's status group, host[:port]."),
+    click.option("--data-address", help="radiod's data group, host[:port]."),
+    click.option("--interface", help="Interface on which radiod is heard; lo for radiod on this machine."),
+    click.option("--data-dir", help="Folder for the recordings."),
+    click.option("--instance", envvar="SIGMOND_INSTANCE", help="Name of the instance."),
+    click.option(
+        "--discover", is_flag=True, help="Listen to radiod for a moment and write the channels that it sends."
+    ),
+    click.option("--ask/--non-interactive", default=None, help="Ask for what is missing. Default: on a terminal."),
+)
+
+
+def answer_options(command: F) -> F:
+    """Add the options that `write_new` takes as answers, `--discover` and `--ask`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path), default=DEFAULT_PATH)
-@click.option("--callsign", envvar="STATION_CALL", help="Station callsign.")
-@click.option("--grid", envvar="STATION_GRID", help="Maidenhead locator.")
-@click.option("--latitude", type=float, envvar="STATION_LAT", help="Degrees, north positive.")
-@click.option("--longitude", type=float, envvar="STATION_LON", help="Degrees, east positive.")
-@click.option("--status-address", envvar="SIGMOND_RADIOD_STATUS", help="radiod's status group, host[:port].")
-@click.option("--data-address", help="radiod's data group, host[:port].")
-@click.option("--interface", help="Interface on which radiod is heard; lo for radiod on this machine.")
-@click.option("--data-dir", help="Folder for the recordings.")
-@click.option("--instance", envvar="SIGMOND_INSTANCE", help="Name of the instance.")
-@click.option("--discover", is_flag=True, help="Listen to radiod for a moment and write the channels that it sends.")
-@click.option("--ask/--non-interactive", default=None, help="Ask for what is missing. Default: on a terminal.")
+@answer_options
 @log_level_option
 def init(path: Path, discover: bool, ask: bool | None, **answers: str | float | None) -> None:
     """Write a commented configuration to PATH; never over an existing file.
@@ -60,9 +77,14 @@ def init(path: Path, discover: bool, ask: bool | None, **answers: str | float | 
 
     Example: grape-pipeline init --callsign AC0G --status-address bee1-status.local --discover ./station.toml
     """
+    write_new(path, discover, ask, answers)
+
+
+def write_new(path: Path, discover: bool, ask: bool | None, answers: Mapping[str, str | float | None]) -> None:
+    """Write the configuration that the answers describe. Raises PipelineError when PATH exists or refuses."""
     if path.exists():
         raise PipelineError(f"{path} exists and is left as it is; name another file or move it away")
-    given: Answers = {name: value for name, value in answers.items() if value is not None}
+    given: Answers = {name: value for name, value in answers.items() if value not in (None, "")}
     if ask or (ask is None and sys.stdin.isatty() and sys.stdout.isatty()):
         _ask(given)
         discover = discover or click.confirm("Listen to radiod for its channels now?", default=True)

@@ -18,7 +18,7 @@ from pipeline.config import ConfigError
 from pipeline.records import ChildRecord, ChildState
 from pipeline.shm import Board
 from pipeline.supervision.control import ask
-from pipeline.supervision.instance import instances, locked, running_pid, socket_path
+from pipeline.supervision.instance import instances, locked, log_path, running_pid, socket_path
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,7 +76,7 @@ def start(config_path: Path | None, instance: str | None, detach: bool) -> int:
 
     Example: grape-pipeline start -c station.toml --detach
     """
-    config = load(config_path)
+    config = load(config_path, instance=instance)
     if instance:
         config = replace(config, recorder=replace(config.recorder, instance=instance))
     from pipeline.supervision import service  # brings numpy with it, which no other command here needs
@@ -86,7 +86,7 @@ def start(config_path: Path | None, instance: str | None, detach: bool) -> int:
     pid = service.detach(config)
     click.echo(
         f"instance {config.recorder.instance} runs, pid {pid}, "
-        f"{len(config.enabled_channels)} channels; log: {service.log_path(config)}"
+        f"{len(config.enabled_channels)} channels; log: {log_path(config)}"
     )
     return EXIT_OK
 
@@ -186,12 +186,13 @@ def _restarted(child: ChildRecord, asked_ns: int) -> bool | None:
 @click.command()
 @config_option
 @instance_option
-def reload(config_path: Path | None, instance: str | None) -> int:
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def reload(config_path: Path | None, instance: str | None, dry_run: bool) -> int:
     """Let a running instance read its configuration again; only what changed is touched.
 
-    Example: grape-pipeline reload
+    Example: grape-pipeline reload --dry-run
     """
     name = find_instance(config_path, instance)
-    answer = _order(name, "/reload", {})
+    answer = _order(name, "/reload", {"dry_run": dry_run})
     click.echo(f"instance {name}: {answer.get('steps')}")
     return EXIT_OK

@@ -7,8 +7,11 @@ reads the whole of stdout as JSON, so a faulty configuration is an issue in the 
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from pipeline.addresses import split_endpoint
 from pipeline.capacity import mb_per_day
 from pipeline.cli.common import load
 from pipeline.config import Channel, Config, ConfigError
-from pipeline.configfile import locate
+from pipeline.configfile import locate, locate_all
 from pipeline.logs import effective_level
 
 CONTRACT_VERSION = "0.8"
@@ -37,32 +40,46 @@ def version() -> dict[str, Any]:
 
 
 def inventory(config_path: Path | None) -> dict[str, Any]:
-    """The answer to `inventory --json`; without a sound configuration there is no instance in it."""
-    config, issues = _load(config_path)
-    return {
+    """The answer to `inventory --json`; a configuration that is not sound gives issues and no instance."""
+    from pipeline.supervision.instance import log_path
+
+    found = list(_load_all(config_path))
+    first = found[0][0]
+    logs = [path for config, _ in found if (path := log_path(config)).exists()]
+    answer = {
         **version(),
         "config_path": locate(config_path),
-        "log_level": effective_level(config.logging.level),
+        "log_level": effective_level(first.logging.level),
         "deploy_toml_path": _deploy_toml(),
-        "instances": [_instance(config)] if config.channels else [],
+        "instances": [_instance(config) for config, _ in found if config.channels],
         "deps": {"git": [], "pypi": []},
-        "issues": issues,
+        "issues": [issue for _, issues in found for issue in issues],
     }
+    if first.station.callsign or first.station.grid:
+        answer["commons"] = {"station_call": first.station.callsign, "station_grid": first.station.grid}
+    return answer | ({"log_paths": {"detached": logs[0] if len(logs) == 1 else logs}} if logs else {})
 
 
 def validate(config_path: Path | None) -> dict[str, Any]:
     """The answer to `validate --json`."""
-    _, issues = _load(config_path)
+    issues = [issue for _, issues in _load_all(config_path) for issue in issues]
     ok = all(issue["severity"] != "fail" for issue in issues)
     return {"ok": ok, "config_path": locate(config_path), "issues": issues}
 
 
-def _load(config_path: Path | None) -> tuple[Config, list[Issue]]:
-    try:
-        config = load(config_path)
-    except ConfigError as error:
-        return Config(), [_issue("fail", "all", str(fault)) for fault in error.faults]
-    return config, list(_findings(config))
+def _load_all(config_path: Path | None) -> Iterator[tuple[Config, list[Issue]]]:
+    """Each configuration there is; a file of /etc that is not the common one is the instance of its name."""
+    common = locate(config_path)
+    for path in locate_all(config_path):
+        try:
+            config = load(path)
+        except ConfigError as error:
+            name = "all" if path == common else path.stem
+            yield Config(), [_issue("fail", name, str(fault)) for fault in error.faults]
+            continue
+        if path != common:
+            config = replace(config, recorder=replace(config.recorder, instance=path.stem))
+        yield config, [*_findings(config), *_library_findings()]
 
 
 def _issue(severity: str, instance: str, message: str) -> Issue:
@@ -85,18 +102,36 @@ def _findings(config: Config) -> Iterator[Issue]:
         yield _issue("warn", instance, "radiod.status_address is not set; labels rest on arrival times")
 
 
+def _library_findings() -> Iterator[Issue]:
+    """Section 12.6: an installed ka9q-python that is older than what this version was made for."""
+    wanted = next((r for r in metadata.requires(DISTRIBUTION) or () if r.startswith("ka9q-python")), "")
+    try:
+        installed = metadata.version("ka9q-python")
+    except metadata.PackageNotFoundError:
+        yield _issue("fail", "all", "ka9q-python is not installed")
+        return
+    least = wanted.partition(">=")[2].partition(";")[0].strip()
+    if least and _numbers(installed) < _numbers(least):
+        yield _issue("warn", "all", f"ka9q-python {installed} is installed; {least} or newer is needed")
+
+
+def _numbers(version_text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version_text)]
+
+
 def _instance(config: Config) -> dict[str, Any]:
     from pipeline.supervision.instance import socket_path  # brings libraries that `version` does not need
 
     channels = config.enabled_channels
-    radiod_id = split_endpoint(config.radiod.status_address, 0)[0] if config.radiod.status_address else None
+    status_host = split_endpoint(config.radiod.status_address, 0)[0] if config.radiod.status_address else None
+    radiod_id = config.radiod.name
     data_dir, days = config.recorder.data_dir, config.recorder.retention_days
     daily_mb = round(sum(mb_per_day(c, config.recorder.storage) for c in channels))
     return {
         "instance": config.recorder.instance,
         "radiod_id": radiod_id,
         "host": "localhost",
-        "radiod_status_dns": radiod_id,
+        "radiod_status_dns": status_host,
         "data_destination": split_endpoint(config.radiod.data_address, 0)[0],
         "ka9q_channels": len(channels),
         "frequencies_hz": [round(c.frequency_hz) for c in channels],

@@ -37,7 +37,7 @@ def status(config_path: Path | None, instance: str | None, as_json: bool) -> int
         else:
             click.echo(f"{name}: not running ({error})")
         return EXIT_NOT_RUNNING
-    snapshot = take(board, _config(config_path))
+    snapshot = take(board, _config(config_path, name))
     if as_json:
         print_json(status_json(snapshot))
     else:
@@ -45,9 +45,9 @@ def status(config_path: Path | None, instance: str | None, as_json: bool) -> int
     return int(health(snapshot).level)
 
 
-def _config(config_path: Path | None) -> Config | None:
+def _config(config_path: Path | None, instance: str) -> Config | None:
     """What the board does not hold; status works without."""
     try:
-        return load(config_path, need_channels=False)
+        return load(config_path, instance=instance, need_channels=False)
     except ConfigError:
         return None

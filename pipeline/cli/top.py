@@ -28,7 +28,7 @@ def top(config_path: Path | None, instance: str | None, once: bool) -> int:
     from pipeline import terminal  # rich is for this command's body, not for its --help
 
     name = find_instance(config_path, instance)
-    config = _config(config_path)
+    config = _config(config_path, name)
     if not once:
         terminal.run(name, config)
         return EXIT_OK
@@ -38,9 +38,9 @@ def top(config_path: Path | None, instance: str | None, once: bool) -> int:
     return EXIT_NOT_RUNNING if seen is None else int(health(seen).level)
 
 
-def _config(config_path: Path | None) -> Config | None:
+def _config(config_path: Path | None, instance: str) -> Config | None:
     """What the board does not hold; the view works without."""
     try:
-        return load(config_path, need_channels=False)
+        return load(config_path, instance=instance, need_channels=False)
     except ConfigError:
         return None

@@ -5,14 +5,16 @@ what is complete and returns. Nothing here waits. A client that sends slowly, to
 nonsense costs a buffer of 64 KiB for two seconds; sixteen clients at a time are listened
 to. Readiness is told to the supervisor by SIGIO, which it waits for with its other signals.
 
-Only root and the supervisor's own user are answered (SO_PEERCRED), whatever the mode of
-the socket or its folder.
+Root and the supervisor's own user may ask everything (SO_PEERCRED), whatever the mode of the
+socket or its folder. Where there is a group `sigmond` that the supervisor is in, the socket is
+the group's too (client contract 0.8, section 13.1), for reading: its members may GET.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import json
 import logging
 import os
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 MAX_REQUEST = 64 * 1024
 MAX_CLIENTS = 16
 DEADLINE_NS = 2_000_000_000
+READERS = "sigmond"
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
 # (HTTP status, JSON object or plain text)
@@ -97,6 +100,17 @@ def format_reply(status: int, value: dict[str, Any] | str) -> bytes:
     return head.encode() + body
 
 
+def _share(path: Path) -> bool:
+    """Give the socket to the readers' group, if there is one that we are in; the kernel then keeps others out."""
+    try:
+        group = grp.getgrnam(READERS).gr_gid
+        os.chown(path, -1, group)
+        path.chmod(0o660)
+    except (KeyError, OSError):
+        return False
+    return True
+
+
 def _signal_when_ready(sock: socket.socket) -> None:
     fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
     flags = fcntl.fcntl(sock, fcntl.F_GETFL)
@@ -106,8 +120,9 @@ def _signal_when_ready(sock: socket.socket) -> None:
 class _Client:
     """One connection: what came, what is still to be sent, and until when it may stay."""
 
-    def __init__(self, sock: socket.socket, now_ns: int) -> None:
+    def __init__(self, sock: socket.socket, now_ns: int, may_order: bool) -> None:
         self.sock = sock
+        self.may_order = may_order
         self.received = bytearray()
         self.out = b""
         self.deadline_ns = now_ns + DEADLINE_NS
@@ -135,6 +150,8 @@ class _Client:
     def _answer(self, handler: Handler) -> bytes:
         try:
             request = parse_request(bytes(self.received))
+            if request is not None and request[0] != "GET" and not self.may_order:
+                raise RequestError(403, "only root and the instance's own user may do this")
             return b"" if request is None else format_reply(*handler(*request))
         except RequestError as error:
             return format_reply(error.status, {"error": str(error)})
@@ -164,6 +181,7 @@ class ControlServer:
                 self._listener.bind(str(path))
             finally:
                 os.umask(mask)
+            self._shared = _share(path)
             self._listener.listen(MAX_CLIENTS)
             _signal_when_ready(self._listener)
         except OSError as error:
@@ -188,12 +206,13 @@ class ControlServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            if peer_uid(sock) not in (0, os.geteuid()):
+            own = peer_uid(sock) in (0, os.geteuid())
+            if not own and not self._shared:
                 log.warning("control: refused uid %d", peer_uid(sock))
                 sock.close()
                 continue
             _signal_when_ready(sock)
-            self._clients.append(_Client(sock, now_ns))
+            self._clients.append(_Client(sock, now_ns, own))
 
     @property
     def busy(self) -> bool:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def make_handler(supervisor: Supervisor) -> Handler:
     """The handler for `ControlServer.serve`.
 
-    GET /healthz /readyz /status /metrics; POST /stop, /reload, /restart {"channels": [...]}.
+    GET /healthz /readyz /status /metrics; POST /stop, /reload {"dry_run": false}, /restart {"channels": [...]}.
     """
     api = _Api(supervisor)
     routes: dict[str, tuple[str, Callable[[dict[str, Any]], Reply]]] = {
@@ -74,15 +74,19 @@ class _Api:
         self._supervisor.stop(time.monotonic_ns(), "asked through the control socket")
         return 202, {"stopping": True}
 
-    def reload(self, _body: dict[str, Any]) -> Reply:
+    def reload(self, body: dict[str, Any]) -> Reply:
+        dry_run = body.get("dry_run", False)
+        if not isinstance(dry_run, bool):
+            return 400, {"error": "dry_run must be true or false"}
         if self._supervisor.stopping:
             return 409, {"error": "the instance is stopping"}
         try:
-            steps = self._supervisor.reload(time.monotonic_ns())
+            steps = self._supervisor.reload(time.monotonic_ns(), dry_run)
         except PipelineError as error:
             log.error("reload: %s; the old configuration stays in force", error)
             return 422, {"error": str(error), "code": error.exit_code}
         return 200, {
+            "dry_run": dry_run,
             "steps": str(steps),
             "dropped": list(steps.drop),
             "added": [channel.id for channel in steps.add],

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pipeline import PipelineError
+from pipeline.config import Config
 from pipeline.shm import MAGIC, Board, SharedMemoryError, segment_name, unlink
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,11 @@ def socket_path(instance: str) -> Path:
 def lock_path(instance: str) -> Path:
     """The lock file's path."""
     return runtime_dir() / f"{instance}.lock"
+
+
+def log_path(config: Config) -> Path:
+    """Where a detached instance writes its log."""
+    return config.recorder.data_dir / "log" / f"{config.recorder.instance}.log"
 
 
 def alive(pid: int) -> bool:

@@ -27,7 +27,15 @@ from pipeline.supervision.child import SharedLevel
 from pipeline.supervision.control import ControlServer
 from pipeline.supervision.control_api import make_handler
 from pipeline.supervision.fdstore import SocketStore
-from pipeline.supervision.instance import InstanceError, Lock, check_data_dir, clear_stale_board, leftovers, socket_path
+from pipeline.supervision.instance import (
+    InstanceError,
+    Lock,
+    check_data_dir,
+    clear_stale_board,
+    leftovers,
+    log_path,
+    socket_path,
+)
 from pipeline.supervision.notify import Notifier
 from pipeline.supervision.parts import Parts, real_parts
 from pipeline.supervision.supervisor import Supervisor
@@ -87,11 +95,6 @@ def _board(instance: str) -> Iterator[Board]:
         yield board
     finally:
         board.segment.unlink()
-
-
-def log_path(config: Config) -> Path:
-    """Where a detached instance writes its log."""
-    return config.recorder.data_dir / "log" / f"{config.recorder.instance}.log"
 
 
 def detach(config: Config, parts: Parts | None = None) -> int:

@@ -169,6 +169,7 @@ class Supervisor:
                 self.reload(now)
             except PipelineError as error:
                 log.error("reload: %s; the old configuration stays in force", error)
+                self._take_level(self.config.logging.level)
 
     def _finished(self) -> bool:
         return self.stopping and not any(child.life.alive for child in self.children())
@@ -314,8 +315,8 @@ class Supervisor:
         self._publish_ns = now
         return [self.monitor.name] * monitor + [seat.name for seat in dict.fromkeys(seats)]
 
-    def reload(self, now: int) -> Plan:
-        """Read the configuration again and go there with the least disturbance.
+    def reload(self, now: int, dry_run: bool = False) -> Plan:
+        """Read the configuration again and go there with the least disturbance; `dry_run` only looks.
 
         Raises PipelineError, and changes nothing, when it cannot be used.
         """
@@ -326,16 +327,23 @@ class Supervisor:
             new = replace(new, recorder=replace(new.recorder, instance=instance))
         check_data_dir(new.recorder.data_dir)
         steps = plan(self.config, new)
+        if dry_run:
+            return steps
         sockets = open_ahead(self._parts, steps, new.radiod)
         self.config = new
         log.info("reload: %s", steps)
-        self._level.set(effective_level(new.logging.level))
         for child in self.children():
             child.life.limits = worker_limits(new) if isinstance(child, Seat) else monitor_limits(new)
-            if child.pid:
-                os.kill(child.pid, LEVEL_SIGNAL)
+        self._take_level(new.logging.level)
         self._carry_out(steps, sockets, now)
         return steps
+
+    def _take_level(self, configured: str) -> None:
+        """Use the level that is asked for now, in all processes; no stream is touched."""
+        self._level.set(effective_level(configured))
+        for child in self.children():
+            if child.pid:
+                os.kill(child.pid, LEVEL_SIGNAL)
 
     def _carry_out(self, steps: Plan, sockets: dict[str, Sockets], now: int) -> None:
         for name in steps.drop:

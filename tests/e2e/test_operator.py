@@ -232,7 +232,7 @@ def test_the_service_unit_is_sound(tmp_path: Path) -> None:
     tool = needs("systemd-analyze")
     text = (REPOSITORY / "etc" / "grape-pipeline@.service").read_text()
     unit = tmp_path / "grape-pipeline@default.service"
-    unit.write_text(text.replace("/opt/grape-pipeline/", f"{REPOSITORY}/"))
+    unit.write_text(text.replace("/usr/local/", f"{REPOSITORY}/"))
     done = subprocess.run([tool, "verify", str(unit)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert str(unit) not in done.stderr and unit.name not in done.stderr, done.stderr

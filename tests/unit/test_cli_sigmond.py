@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from helpers import REPOSITORY
 from pipeline import EXIT_FAILURE, EXIT_OK, __version__
 from pipeline.__main__ import run
-from pipeline.cli import sigmond
+from pipeline.cli import configuration, sigmond
+from pipeline.config import load_config
 from pipeline.supervision.instance import socket_path
 
 CONFIG = """
@@ -65,9 +68,10 @@ def test_inventory(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "contract_version": "0.8",
         "config_path": str(config),
         "log_level": "INFO",
-        "deploy_toml_path": None,
+        "deploy_toml_path": str(REPOSITORY / "deploy.toml"),
         "deps": {"git": [], "pypi": []},
         "issues": [],
+        "commons": {"station_call": "AC0G", "station_grid": ""},
     }
     mb_per_day = round(16_000 * 86_400 * (5.0 + 7.5) / 1e6)
     assert instances == [
@@ -98,7 +102,7 @@ def test_inventory(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "timing_authority_applied": None,
             "data_path": {"kind": "radiod-direct", "radiod_id": "bee1-status.local"},
             "control_socket": str(socket_path("ac0g")),
-            "deploy_toml_path": None,
+            "deploy_toml_path": str(REPOSITORY / "deploy.toml"),
         }
     ]
 
@@ -180,6 +184,84 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
     assert sigmond.version()["git"] is None
 
 
-def test_quality_of_an_instance_that_does_not_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quality_of_an_instance_that_does_not_run(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))  # where no other instance runs
     assert call("quality", capsys, config) == (EXIT_OK, {"error": "snapshot_missing"})
     assert call("quality", capsys, config.with_name("none")) == (EXIT_OK, {"error": "snapshot_missing"})
+
+
+def test_a_coordinator_states_facts_of_this_radiod(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = config.with_name("coordination.env")
+    monkeypatch.setenv("GRAPE_PIPELINE_ENV_FILES", f"{config.with_name('none.env')}:{told}")
+    told.write_text("RADIOD_BEE1_STATUS_LOCAL_CHAIN_DELAY_NS=4250\n")
+    (instance,) = call("inventory", capsys, config)[1]["instances"]
+    assert (instance["radiod_id"], instance["chain_delay_ns_applied"]) == ("bee1-status.local", 4250)
+    config.write_text(CONFIG.replace("[radiod]", '[radiod]\nid = "bee1-rx888"'))
+    told.write_text('# comment\nRADIOD_BEE1_RX888_STATUS="other.local"\nRADIOD_BEE1_RX888_CHAIN_DELAY_NS=-7\n')
+    (instance,) = call("inventory", capsys, config)[1]["instances"]
+    assert (instance["radiod_id"], instance["radiod_status_dns"]) == ("bee1-rx888", "other.local")
+    assert instance["chain_delay_ns_applied"] == -7
+
+
+@pytest.mark.parametrize("wrong", ["STATUS=10.0.0.1", "CHAIN_DELAY_NS=soon", "CHAIN_DELAY_NS=1000000001"])
+def test_what_a_coordinator_states_wrongly_is_named(
+    wrong: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, value = f"RADIOD_BEE1_STATUS_LOCAL_{wrong}".split("=")
+    monkeypatch.setenv(name, value)
+    status, found = call("validate", capsys, config)
+    assert (status, found["ok"]) == (EXIT_FAILURE, False)
+    assert name in found["issues"][0]["message"]
+
+
+def test_each_instance_may_have_a_file_of_its_own(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = config.rename(config.with_name("grape-pipeline.toml"))
+    own = config.with_name("AC0G-B1.toml")
+    own.write_text(CONFIG.replace("bee1", "bee2"))
+    config.with_name("BROKEN.toml").write_text("x")
+    monkeypatch.setattr("pipeline.configfile.DEFAULT_PATH", common)
+    assert run(["inventory", "--json"]) == EXIT_OK
+    found = json.loads(capsys.readouterr().out)
+    assert [(i["instance"], i["radiod_id"]) for i in found["instances"]] == [
+        ("ac0g", "bee1-status.local"),
+        ("AC0G-B1", "bee2-status.local"),
+    ]
+    assert [(i["severity"], i["instance"]) for i in found["issues"]] == [("fail", "BROKEN")]
+    assert load_config(instance="AC0G-B1").path == own
+    assert load_config(instance="ac0g").path == load_config(instance="../x").path == common
+
+
+def test_an_old_library_is_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "3.9.1")
+    _, found = call("validate", capsys, config)
+    assert found["ok"]
+    assert "ka9q-python 3.9.1" in found["issues"][0]["message"]
+
+
+def test_deploy_toml_says_what_is_there() -> None:
+    found = tomllib.loads((REPOSITORY / "deploy.toml").read_text())
+    package = found["package"]
+    assert (package["name"], package["version"], package["contract_version"]) == (
+        "grape-pipeline",
+        __version__,
+        sigmond.CONTRACT_VERSION,
+    )
+    assert (REPOSITORY / "LICENSE").read_text().startswith(package["license"])
+    for step in found["install"]["steps"]:
+        assert step["kind"] in {"link", "copy", "render", "mkdir"}
+        assert step["dst"].startswith("/")
+        assert "src" not in step or (REPOSITORY / step["src"]).exists(), step
+    (unit,) = found["systemd"]["templated_units"]
+    program = next(step["dst"] for step in found["install"]["steps"] if step.get("src") == "bin/grape-pipeline")
+    assert f"ExecStart={program} start --instance %i" in (REPOSITORY / "etc" / unit).read_text()
+    for verb in ("init", "edit"):
+        assert found["contract"]["config"][verb] == [program, "config", verb]
+        assert verb in configuration.config.commands

@@ -21,6 +21,8 @@ from pipeline.stream.timeline import MINUTE, SECOND, HostClock
 
 SILENT_AFTER_S = 2.0
 LEVEL_FRAMES = 2000
+# A minute is written in about 0.1 s.
+SLOW_WRITE_S = 30.0
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Progress:
     completeness_pct: float = math.nan
     write_ms: float = math.nan
     failure: OSError | None = None
+    writing_s: float = 0.0
     pid: int = field(default_factory=os.getpid)
 
     @classmethod
@@ -121,6 +124,8 @@ def _state(channel: Channel, intake: Intake, progress: Progress, now_ns: int) ->
     if failure is not None:
         what = "disk full" if failure.errno == errno.ENOSPC else failure.strerror or str(failure)
         return ChannelState.BLOCKED, f"minutes wait in memory: {what}"
+    if progress.writing_s > SLOW_WRITE_S:
+        return ChannelState.BLOCKED, f"minutes wait in memory: disk has not answered for {progress.writing_s:.0f} s"
     where = f"{channel.data_address} ssrc {channel.ssrc}"
     if intake.epoch is None:
         what = "only unusable datagrams" if intake.source.bad else "no packet yet"

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pipeline import radiod
 from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
-from pipeline.minutefile import ARCHIVES, PARTS, Context, HostEvidence, stamp
-from pipeline.npz import remove_orphans
+from pipeline.minutefile import Context, HostEvidence, stamp
 from pipeline.ntp import clock
 from pipeline.ntp.verdict import carry_on
 from pipeline.process import Lifeline, set_name
@@ -43,6 +42,8 @@ TICK_S = 0.5
 STAGGER_S = 5.0
 GOLDEN = 0.6180339887498949
 RETRY_S = (1.0, 2.0, 5.0, 10.0)
+# A write that takes longer waits for the disk.
+STUCK_S = 30.0
 # A write in hand is nearly done; leaving it would only have it done again.
 HAND_OVER_WAIT_S = 1.0
 
@@ -95,7 +96,11 @@ class Worker:
         self._cutter = Cutter(self._intake)
         restore(self._intake, self._cutter, read_checkpoint(context.journal))
         self._receiver = Receiver(context.sockets.data, context.sockets.status, channel.ssrc, self._intake)
-        self._writer = Writer(channel, config.recorder, lifeline.wake)
+        first = config.enabled_channels[0].id == channel.id
+        disabled = [c.id for c in config.channels if not c.enabled] if first else []
+        self._writer = Writer(channel, config.recorder, lifeline.wake, disabled)
+        # Given up while it was being written; it may come to the disk yet.
+        self._early: Cut | None = None
         before = context.board.channels[context.index].read()
         self._progress = Progress.after(before, time.monotonic_ns())
         self._statuses = 0
@@ -105,9 +110,6 @@ class Worker:
         self._retry_ns = 0
         self._backlogged = False
         self._show()
-        for place in (ARCHIVES, PARTS):
-            for path in remove_orphans(config.recorder.data_dir / place / channel.id):
-                log.warning("%s: removed %s, which a crash left unfinished", channel.name, path.name)
 
     # -- one turn --
 
@@ -203,15 +205,21 @@ class Worker:
 
     def _collect(self, written: Written | None, now: int) -> None:
         """Take a finished job: let go of it, or try again later."""
+        self._progress.writing_s = time.monotonic() - self._writer.since_s if self._writer.busy else 0.0
         if written is None:
             return
+        early, self._early = self._early, None
         if written.error is not None:
             self._fail(written.error, now)
             return
         if self._progress.failure is not None:
             log.info("%s: minutes can be written again", self._channel.name)
         self._progress.failure, self._failures = None, 0
-        self._release(written.cut)
+        if early is None:
+            self._release(written.cut)
+        else:
+            self._progress.dropped -= 1
+            log.info("%s: minute %s came to the disk after all", self._channel.name, stamp(written.cut.utc_ns))
         self._progress.last_write_ns = now
         self._progress.write_ms = written.duration_s * 1e3
         for minute, path in zip(written.cut.minutes, written.paths, strict=True):
@@ -241,19 +249,28 @@ class Worker:
         give_back(self._context.journal, self._cutter.release())
 
     def _make_room(self, now: int, host: HostClock) -> None:
-        """The journal is full: the oldest minute goes, so that new ones can come."""
-        if self._writer.busy:
+        """The journal is full: the oldest minute goes, so that new ones can come.
+
+        One that is being written goes too if the disk does not take it, once the writer has a copy.
+        """
+        cut, stuck = self._cutter.outstanding, self._writer.busy
+        if stuck and cut is not None and (not self._writer.copied or self._progress.writing_s < STUCK_S):
             return
-        cut = self._cutter.outstanding
         if cut is None:
             due = self._cutter.due(self._silent_ns(now), host, flush=True)
             if due is None:
                 return
             cut = self._cutter.cut(due, host, "unknown")
+            if not stuck and self._progress.failure is None:
+                # It is memory that is short, not the disk.
+                self._write(cut, now)
+                return
+        elif stuck:
+            self._early = cut
         self._progress.dropped += 1
         log.error(
             "%s: minute %s given up: memory is full and it could not be written (%s)",
-            self._channel.name, stamp(cut.utc_ns), self._progress.failure or "writing is too slow",
+            self._channel.name, stamp(cut.utc_ns), self._progress.failure or "the disk does not answer",
         )  # fmt: skip
         self._release(cut)
 

@@ -1,16 +1,18 @@
 """The thread that turns cut minutes into files, so that receiving never waits for a disk.
 
 Decoding, compressing and fsync release the interpreter for nearly all of their time. One
-minute at a time is in hand; the rest wait in the journal.
+minute at a time is in hand; the rest wait in the journal. Everything that a worker does with
+the disk is done here: tidying after a crash and removing what is too old come before a write.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,18 @@ import numpy.typing as npt
 
 from pipeline import npz
 from pipeline.config import Channel, Recorder
-from pipeline.minutefile import Context, build, decoded, minute_path, part_path
+from pipeline.minutefile import ARCHIVES, PARTS, Context, build, decoded, minute_path, part_path
+from pipeline.retention import sweep
 from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
+from pipeline.stream.timeline import SECOND
 from pipeline.tonekeys import Tail, tail_of
 
+log = logging.getLogger(__name__)
+
 MAX_PARTS = 100
+# Looking through a folder of weeks costs some 10 ms; what becomes too old does so once a day.
+SWEEP_S = 3600
 # What makes two files of one minute the same one.
 MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns")
 
@@ -41,12 +49,25 @@ class Written:
 
 
 class Writer:
-    """Writes one `Cut` at a time; `poll` tells when it is done. `wake` is called from the thread."""
+    """Writes one `Cut` at a time; `poll` tells when it is done. `wake` is called from the thread.
 
-    def __init__(self, channel: Channel, recorder: Recorder, wake: Callable[[], None]) -> None:
+    `unattended` are ids of channels that have no worker, whose files become too old all the same.
+    """
+
+    def __init__(
+        self, channel: Channel, recorder: Recorder, wake: Callable[[], None], unattended: Iterable[str] = ()
+    ) -> None:
         self._channel = channel
         self._recorder = recorder
         self._wake = wake
+        places = [(place, id) for id in (channel.id, *unattended) for place in (ARCHIVES, PARTS)]
+        self._folders = [recorder.data_dir / place / id for place, id in places]
+        self._tidied = False
+        self._untidy: int | None = None
+        self._sweep_s = 0.0
+        # Since when the job is in hand, and whether it still needs the journal.
+        self.since_s = 0.0
+        self.copied = False
         self._thread: threading.Thread | None = None
         self._result: Written | None = None
         self._fault: BaseException | None = None
@@ -60,6 +81,7 @@ class Writer:
 
     def start(self, cut: Cut, contexts: list[Context]) -> None:
         """Begin to write; only when not busy."""
+        self.since_s, self.copied = time.monotonic(), False
         self._thread = threading.Thread(target=self._work, args=(cut, contexts), name="writer", daemon=True)
         self._thread.start()
 
@@ -87,8 +109,17 @@ class Writer:
         error: OSError | None = None
         paths: list[Path] = []
         try:
+            self._tidy(cut, contexts)
+            tail, built = self._tail, []
             for minute, context in zip(cut.minutes, contexts, strict=True):
-                paths.append(self._write(minute, context))
+                self._check_space(self._recorder.data_dir)
+                arrays = build(minute, context, tail)
+                tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
+                built.append((minute, arrays))
+            self.copied = True
+            for minute, arrays in built:
+                paths.append(self._store(minute, arrays))
+            self._tail = tail
         except OSError as failure:
             error = failure
         except MemoryError:
@@ -100,12 +131,35 @@ class Writer:
         self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
         self._wake()
 
-    def _write(self, minute: Minute, context: Context) -> Path:
-        self._check_space(self._recorder.data_dir)
-        arrays = build(minute, context, self._tail)
-        path = self._store(minute, arrays)
-        self._tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
-        return path
+    def _tidy(self, cut: Cut, contexts: list[Context]) -> None:
+        """Remove what a crash left unfinished and what is too old; a disk that refuses is no reason not to write."""
+        try:
+            if not self._tidied:
+                for folder in self._folders[:2]:
+                    for path in npz.remove_orphans(folder):
+                        log.warning("%s: removed %s, which a crash left unfinished", self._channel.name, path.name)
+                self._tidied = True
+            self._sweep(cut, contexts)
+        except OSError as error:
+            if error.errno != self._untidy:
+                log.warning("%s: cannot tidy up: %s", self._channel.name, error)
+            self._untidy = error.errno
+
+    def _sweep(self, cut: Cut, contexts: list[Context]) -> None:
+        keep_days = self._recorder.retention_days
+        if not keep_days or not contexts or time.monotonic() < self._sweep_s:
+            return
+        if not contexts[0].ntp_view["valid"]:
+            # The clock may be years ahead; better a full disk than an empty one.
+            return
+        now_s = min(contexts[0].created_s, cut.utc_ns / SECOND + 60)
+        removed, more = sweep(self._folders, now_s, keep_days)
+        self._sweep_s = 0.0 if more else time.monotonic() + SWEEP_S
+        if removed:
+            log.info(
+                "%s: removed %d files older than %d days, %s to %s",
+                self._channel.name, len(removed), keep_days, removed[0].name, removed[-1].name,
+            )  # fmt: skip
 
     def _store(self, minute: Minute, arrays: dict[str, npt.NDArray[Any]]) -> Path:
         folder = self._recorder.data_dir

@@ -30,6 +30,10 @@ SHM_DIR = Path("/dev/shm")
 POLL_S = 0.05
 
 
+# Of a disk, as opposed to a wrong path or missing rights, which somebody has to mend first.
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
 class InstanceError(PipelineError):
     """The instance's name, lock or runtime directory cannot be had."""
 
@@ -253,8 +257,8 @@ def clear_stale_board(instance: str, wait_s: float, sleep: Callable[[float], Non
 def check_data_dir(path: Path) -> None:
     """Make `path` if it is missing and see that files can be made there; InstanceError if not.
 
-    A full disk is no reason to refuse: it may be full of our own data, and minutes can wait
-    in memory until there is room.
+    A full or failing disk is no reason to refuse: it may be full of our own data, samples of
+    the last run may be in memory, and minutes can wait there until it is mended.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -262,7 +266,7 @@ def check_data_dir(path: Path) -> None:
         os.close(fd)
         Path(name).unlink()
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_TROUBLE and path.is_dir():
             log.error("data_dir %s: %s; minutes will wait in memory", path, error.strerror)
             return
         raise InstanceError(

@@ -28,12 +28,14 @@ from pipeline.supervision.control import ControlServer
 from pipeline.supervision.control_api import make_handler
 from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import (
+    DISK_TROUBLE,
     InstanceError,
     Lock,
     check_data_dir,
     clear_stale_board,
     leftovers,
     log_path,
+    runtime_dir,
     socket_path,
 )
 from pipeline.supervision.notify import Notifier
@@ -105,10 +107,14 @@ def detach(config: Config, parts: Parts | None = None) -> int:
     check_data_dir(config.recorder.data_dir)
     path = log_path(config)
     try:
-        path.parent.mkdir(exist_ok=True)
-        log_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        log_fd = _open_log(path)
     except OSError as error:
-        raise InstanceError(f"log file {path}: {error.strerror}") from None
+        if error.errno not in DISK_TROUBLE:
+            raise InstanceError(f"log file {path}: {error.strerror}") from None
+        log.error("log file %s: %s", path, error.strerror)
+        path = runtime_dir(create=True) / path.name
+        log.error("the log goes to %s", path)
+        log_fd = _open_log(path)
     sys.stdout.flush()
     sys.stderr.flush()
     reader, writer = os.pipe()
@@ -123,6 +129,11 @@ def detach(config: Config, parts: Parts | None = None) -> int:
     told = os.read(reader, 65536)
     os.close(reader)
     return _read_outcome(told, path)
+
+
+def _open_log(path: Path) -> int:
+    path.parent.mkdir(exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
 
 def _become_daemon(config: Config, parts: Parts | None, writer: int, log_fd: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -19,7 +21,10 @@ from pipeline.ntp.rows import Row
 from pipeline.ntp.words import meaning
 
 HEADINGS = ("", "Name", "Address", "St", "Reach", "Offset ms", "Delay ms", "Disp ms", "Reason")
-NUMERIC = (3, 4, 5, 6, 7)
+NUMERIC = ("St", "Reach", "Offset ms", "Delay ms", "Disp ms")
+# What a narrow terminal does without, in this order.
+DISPENSABLE = ("Address", "Disp ms", "Delay ms", "Reach")
+WIDE = 24  # of a longer cell so much must be seen
 LEGEND = "* best  + combined  - agrees, not combined  x falseticker  ? unusable; offset = this host - server"
 
 
@@ -66,10 +71,9 @@ def _watch(config: Ntp, as_json: bool) -> int:
         if as_json:
             click.echo(json.dumps(_document(report, config)))
             return
+        told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()) + ", until interrupted"
         click.clear()
-        _show(report, config, False)
-        click.echo(counters_text(report.counters))
-        click.echo(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()) + ", until interrupted")
+        click.echo("\n".join(_screen(report, told)))
 
     loop = Loop(config, show, tell=lambda note: None)
     try:
@@ -86,25 +90,50 @@ def _document(report: Report, config: Ntp) -> dict[str, Any]:
     return {"servers": [row.as_dict() for row in report.rows], "verdict": verdict}
 
 
+def _screen(report: Report, told: str) -> list[str]:
+    """The result cut to the terminal: explanations go first, then servers, never the verdict."""
+    width, height = shutil.get_terminal_size()
+    rows, meanings = _table(report.rows, width), _meanings(report.rows)
+    tail = [line for text in (*_tail(report), counters_text(report.counters), told) for line in wrap(text, width)]
+    if len(rows) + len(meanings) + len(tail) >= height:
+        meanings = []
+    room = max(height - len(tail) - 1, 1)
+    if len(rows) > room:
+        rows = [*rows[: room - 1], f"({len(rows) - room} lines more in a higher window)"]
+    return [line[:width] for line in (*rows, *meanings, *tail)]
+
+
 def _show(report: Report, config: Ntp, as_json: bool) -> None:
     if as_json:
         print_json(_document(report, config))
         return
-    for line in [*_table(report.rows), *_meanings(report.rows)]:
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    for line in (*_table(report.rows, width), *_meanings(report.rows), *_tail(report)):
         click.echo(line)
-    for source, text in report.local.items():
-        click.echo(f"{source}: {text}")
-    click.echo(sentence(report.record, len(report.rows), report.why))
 
 
-def _table(rows: tuple[Row, ...]) -> list[str]:
-    cells = [HEADINGS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
-    lines = []
-    for line in cells:
-        padded = [c.rjust(w) if i in NUMERIC else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append(" ".join(padded).rstrip())
+def _tail(report: Report) -> list[str]:
+    """The local sources and the verdict."""
+    sources = [f"{source}: {text}" for source, text in report.local.items()]
+    return [*sources, sentence(report.record, len(report.rows), report.why)]
+
+
+def _table(rows: tuple[Row, ...], width: int) -> list[str]:
+    """Heading, a line per row, legend; columns that say nothing or do not fit are left out."""
+    columns = [_column(*cells) for cells in zip(HEADINGS, *(_cells(row) for row in rows), strict=True)]
+    if not any(row.address not in (None, row.name) for row in rows):
+        columns = [c for c in columns if c[0].strip() != "Address"]
+    for name in DISPENSABLE:
+        if sum(min(len(c[0]), WIDE) + 1 for c in columns) - 1 > width:
+            columns = [c for c in columns if c[0].strip() != name]
+    lines = [" ".join(line).rstrip() for line in zip(*columns, strict=True)]
     return [*lines, LEGEND] if rows else []
+
+
+def _column(*cells: str) -> list[str]:
+    """Cells of one width, numbers to the right."""
+    widest = max(map(len, cells))
+    return [c.rjust(widest) if cells[0] in NUMERIC else c.ljust(widest) for c in cells]
 
 
 def _meanings(rows: tuple[Row, ...]) -> list[str]:

@@ -225,8 +225,9 @@ class Engine:
     def _lack(self, outage: bool, evaluation: Evaluation) -> str:
         """What stands against a majority, with the reasons of those that have no vote."""
         if not len(self.pool):
-            absent = [f"{s} {a.reason}" for s, a in self._local.items() if isinstance(a, Absence)]
-            return "no time source answers" + (f" ({', '.join(absent)})" if absent else "")
+            answers = [(s, self._local.get(s)) for s in self.config.sources]
+            absent = ", ".join(f"{s}: {a.reason}" for s, a in answers if isinstance(a, Absence))
+            return f"no usable time source ({absent})" if absent else "no time source has answered yet"
         lack = "no server answers" if outage else evaluation.lack
         refused = counted(p.reason if outage else evaluation.refusal(p) for p in self.pool.peers)
         return f"{lack} ({refused})" if lack and refused else lack
@@ -264,7 +265,8 @@ class Engine:
         if self._heartbeat_ns is not None:
             counters.late_publications += now.monotonic - self._heartbeat_ns > LATE_NS
             counters.relaxed_cycles += record.quality == NtpQuality.RELAXED
-            counters.starved_cycles += not record.valid or record.state == NtpState.HOLDOVER
+            if counters.cycles > 1:  # the first begins with nothing
+                counters.starved_cycles += not record.valid or record.state == NtpState.HOLDOVER
             self._heartbeat_ns = None
 
     # What to tell

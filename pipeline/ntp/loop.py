@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import ipaddress
 import logging
 import os
 import selectors
@@ -158,11 +160,12 @@ class Loop:
 
     def _ask(self, ask: Ask) -> None:
         nonce = os.urandom(8)
+        packet = wire.request(nonce)
         sock = None
         try:
             sock = _connect(ask.address)
             sent = self._outside.clock()
-            sock.send(wire.request(nonce))
+            sock.send(packet)
         except OSError as error:
             if sock is not None:
                 sock.close()
@@ -181,10 +184,8 @@ class Loop:
 
     def _remember_own(self, sock: socket.socket) -> None:
         """A server whose reference is one of our addresses follows this host."""
-        if sock.family != socket.AF_INET:
-            return
-        own = socket.inet_aton(sock.getsockname()[0])
-        if own[0] != 127 and own not in self._own_addresses:
+        own = reference_id(sock.getsockname()[0])
+        if own is not None and own not in self._own_addresses:
             self._own_addresses.add(own)
             self.engine.limits = replace(self.engine.limits, own_addresses=frozenset(self._own_addresses))
 
@@ -249,6 +250,15 @@ class Loop:
         """Called by other threads."""
         with contextlib.suppress(OSError):  # full: it wakes just as well; closed: nobody listens
             os.write(self._wake_write, b"\0")
+
+
+def reference_id(host: str) -> bytes | None:
+    """How a server that follows this address calls it (RFC 5905 section 7.3); None for loopback, which has no name."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_loopback:
+        return None
+    packed = address.packed
+    return packed if address.version == 4 else hashlib.md5(packed, usedforsecurity=False).digest()[:4]
 
 
 def _connect(address: Address) -> socket.socket:

@@ -90,6 +90,8 @@ def parse(text: str, status: int, now: Instant, source: str = NAME) -> Reading |
         offset_s, delay_s, dispersion_s, jitter_s = (
             float(values[key]) / 1e3 for key in ("offset", "rootdelay", "rootdisp", "sys_jitter")
         )
+        # With a single peer sys_jitter is 0.0, which says nothing.
+        jitter_s = max(jitter_s, float(values.get("clk_jitter", "0")) / 1e3)
         age_s = _age_s(values["clock"], values["reftime"])
         interval_s = 2.0 ** min(int(values.get("tc", "6")), 17)
     except (KeyError, ValueError):

@@ -21,7 +21,8 @@ from pipeline.records import NtpQuality, NtpRecord, NtpState
 class Counters:
     """Since the monitor's start. Rates are per cycle, but for rejection: per reply.
 
-    A starved cycle begins without a fresh verdict: nothing valid, or holdover.
+    A starved cycle, counted from the second on, begins without a fresh verdict: nothing
+    valid, or holdover.
     """
 
     cycles: int = 0
@@ -53,7 +54,7 @@ class Counters:
             "refusals": dict(self.refusals),
             "retry_rate": self.retry_rounds / cycles,
             "fallback_rate": self.relaxed_cycles / cycles,
-            "starvation_rate": self.starved_cycles / cycles,
+            "starvation_rate": self.starved_cycles / max(self.cycles - 1, 1),
             "rejection_rate": (self.refused + self.kisses) / replies,
         }
 

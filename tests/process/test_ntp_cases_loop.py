@@ -17,7 +17,7 @@ import pytest
 from ntp_farm import SECOND, asking, fakes, good, silent
 from pipeline.config import Ntp, Server
 from pipeline.ntp import clock, once
-from pipeline.ntp.loop import Loop, Outside
+from pipeline.ntp.loop import Loop, Outside, reference_id
 from pipeline.ntp.once import measure_once
 from pipeline.ntp.peer import Address
 from pipeline.ntp.report import Report
@@ -25,6 +25,14 @@ from pipeline.ntp.wire import Instant
 from pipeline.records import NtpState
 from pipeline.simulator.ntp import running_farm
 from pipeline.simulator.spec import NtpServerSpec
+
+
+def test_a_server_that_follows_this_host_would_call_it_so() -> None:
+    """RFC 5905 section 7.3; the hash was printed by a chronyd 4.3 that follows fd00::1."""
+    assert reference_id("192.0.2.7") == bytes([192, 0, 2, 7])
+    assert reference_id("fd00::1") == bytes.fromhex("3f697da5")
+    assert reference_id("fe80::1%eth0") == reference_id("fe80::1")
+    assert reference_id("127.0.0.1") is reference_id("::1") is None
 
 
 def test_case_37_nobody_answers_from_the_start() -> None:

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from helpers import REPOSITORY, needs, wait_for
 from ntp_farm import Fakes, Reply, fakes, good, saying, silent
+from ntp_world import Simulated, World
+from pipeline.cli.ntp import _screen
 from pipeline.cli.ntp import ntp as ntp_command
 
 
@@ -39,9 +42,10 @@ def test_table(tmp_path: Path) -> None:
         code, text = invoke(farm, tmp_path, "--once")
     lines = text.splitlines()
     assert code == 0
-    assert lines[0].split()[:4] == ["Name", "Address", "St", "Reach"]
+    assert lines[0].split()[:3] == ["Name", "St", "Reach"], "addresses that are the names are not shown twice"
     check_symbols(lines[1:6])
     assert lines[5].endswith("timeout")
+    assert {"timeout: no answer within timeout_s", "falseticker: its offset contradicts the majority's"} <= set(lines)
     assert lines[-1].startswith("synced: host clock ") and "3 of 5 servers agree" in lines[-1]
 
 
@@ -95,6 +99,24 @@ def test_watch_goes_on_until_interrupted(tmp_path: Path) -> None:
     assert text.count("Reach") == 1, "the screen is cleared for every result"
     check_symbols(text.splitlines()[1:6])
     assert "code 0" in ended and "Traceback" not in ended
+
+
+def test_watch_fits_a_small_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What explains goes first, then columns, then servers; the verdict and the reasons stay."""
+    replies = [Reply()] * 4 + [Reply(leap=3), Reply(offset_s=1.0)] + [Reply()] * 10
+    w = World([Simulated(reply) for reply in replies])
+    w.run(2)
+    report = w.reports[-1][1]
+    sizes = {}
+    for size in ((140, 40), (50, 24), (40, 12)):
+        monkeypatch.setattr("shutil.get_terminal_size", lambda size=size: os.terminal_size(size))
+        sizes[size] = lines = _screen(report, "now")
+        assert len(lines) < size[1] and max(map(len, lines)) <= size[0]
+        assert lines[-1] == "now" and "synced:" in "\n".join(lines)
+    assert any(line.startswith("unsync: ") for line in sizes[140, 40])
+    assert "Disp ms" in sizes[140, 40][0] and "Disp ms" not in sizes[50, 24][0]
+    assert sizes[50, 24][5].endswith("unsync")
+    assert "lines more" in "\n".join(sizes[40, 12])
 
 
 def test_watch_as_json_is_a_line_for_every_result(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_counters_tell_how_the_measuring_goes() -> None:
     assert found["requests"] == 5 * 61 == found["samples"] + found["refused"] + found["missed"] + under_way
     assert found["rejection_rate"] == pytest.approx(0.25, abs=0.02)
     assert 0 < found["fallback_rate"] < 0.25
-    assert found["starvation_rate"] == pytest.approx(1 / 61, abs=0.01), "the first cycle begins without a verdict"
+    assert found["starvation_rate"] == 0.0, "that the first cycle begins without a verdict is no starvation"
     assert found["query_ms_mean"] == pytest.approx(20, abs=15)
     assert found["missed"] / found["requests"] == pytest.approx(0.2, abs=0.02)
     line = counters_line(diagnostics(w.reports[-1][1], 16384))

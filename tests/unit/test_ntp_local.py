@@ -142,6 +142,7 @@ class TestNtpd:
         assert found.theta_s == pytest.approx(8.899e-6)
         assert found.bound_s == pytest.approx(1.105e-3 + 0.019e-3 + 8.899e-6)
         assert (found.stratum, found.leap, found.reference, found.age_s) == (2, 0, "10.77.0.1", 7.0)
+        assert found.jitter_s == pytest.approx(8.124e-6), "it has one server, and so a system jitter of 0.0"
         assert recorded(NTPSEC_UNSYNCHRONISED) == Absence("ntpd", "not synchronised")
         without_peer = NTPSEC_SYNCHRONISED.replace(b"peer=17767", b"peer=0    ")
         assert recorded(without_peer) == Absence("ntpd", "not synchronised")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pipeline import EXIT_CONFIG, PipelineError
 from pipeline.addresses import (
@@ -42,6 +43,7 @@ DEFAULT_SERVERS = (
 INT16_ENCODINGS = ("S16BE", "S16LE")
 ENCODINGS = (*INT16_ENCODINGS, "F32LE", "F32BE", "F16LE", "F16BE")
 NTP_SOURCES = ("chronyd", "ntpd", "servers", "chronyc", "ntpq")
+ALERT_KINDS = ("silent", "not_recording", "clock", "disk")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Names of the supervisor's other children; a channel of that name could not be told apart.
 RESERVED_IDS = ("supervisor", "ntp")
@@ -240,6 +242,29 @@ class Supervision:
     stop_grace_s: NotNegative = 20.0
 
 
+def web_address(text: str) -> str:
+    """Rule: a URL that can be posted to, or nothing."""
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or " " in text or not text.isascii()):
+        raise ValueError("must begin with http:// or https:// and name a host")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Alerts:
+    """Who is told when something is wrong, and what counts."""
+
+    command: tuple[str, ...] = ()
+    url: Annotated[str, web_address] = ""
+    format: Annotated[str, one_of("text", "json")] = "text"
+    on: tuple[Annotated[str, one_of(*ALERT_KINDS)], ...] = ALERT_KINDS
+    after_s: Annotated[float, between(0, 86_400)] = 60.0
+    clear_after_s: Annotated[float, between(0, 86_400)] = 300.0
+    ends: bool = True
+    disk_days: NotNegative = 2.0
+    timeout_s: Annotated[float, between(0.1, 600)] = 20.0
+
+
 @dataclass(frozen=True, slots=True)
 class Logging:
     """What goes to stderr."""
@@ -257,6 +282,7 @@ class Config:
     channels: tuple[Channel, ...] = ()
     ntp: Ntp = Ntp()
     supervisor: Supervision = Supervision()
+    alerts: Alerts = Alerts()
     logging: Logging = Logging()
     path: Path | None = field(default=None, compare=False, metadata=NOT_A_KEY)
 

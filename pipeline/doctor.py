@@ -54,6 +54,7 @@ def examine(config_path: Path | None, seconds: float) -> Iterator[Finding]:
     yield from host.disk(config, rate)
     yield from host.shared_memory(config)
     yield from host.left_behind(config)
+    yield from host.alerts(config)
     yield from _instance(config, seen)
 
 

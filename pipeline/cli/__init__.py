@@ -31,6 +31,7 @@ COMMANDS = {
     "plot": ("pipeline.cli.plot", "plot", "Draw minute files: spectrogram, Doppler shift, level, gaps."),
     "check": ("pipeline.cli.setup", "check", "Check the configuration."),
     "doctor": ("pipeline.cli.doctor", "doctor", "Check the configuration and this host, and say what mends it."),
+    "alerts": ("pipeline.cli.alerts", "alerts", "Show what an alert would be about, or send a test message."),
     "init": ("pipeline.cli.init", "init", "Write a commented configuration."),
     "config": ("pipeline.cli.configuration", "config", "Write, edit, show or change the configuration."),
     "inventory": ("pipeline.cli.setup", "inventory", "Describe this client to sigmond (JSON)."),

@@ -233,6 +233,16 @@ def present_mb_per_day(data_dir: Path, now_s: float) -> float | None:
     return total or None
 
 
+def alerts(config: Config) -> Iterator[Finding]:
+    """Whether the program that is to tell somebody is there; only a message shows that it works."""
+    command = config.alerts.command
+    if command and shutil.which(command[0]) is None:
+        mend = "install it, or give its full path in [alerts] command"
+        yield fail("alerts", f"{command[0]} is not a program that can be run; nobody would be told", mend)
+    elif command or config.alerts.url:
+        yield ok("alerts", f"configured; try them with: {DISTRIBUTION} alerts --test")
+
+
 def left_behind(config: Config) -> Iterator[Finding]:
     """Segments, sockets and processes of an instance that ended without order."""
     instance = config.recorder.instance

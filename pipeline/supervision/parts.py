@@ -49,6 +49,12 @@ class Assignment:
     parent_pid: int
 
 
+def _run_alerts(config: Config, board: Board, parent_pid: int) -> int:
+    from pipeline.alerts import watcher  # most stations have no alerts
+
+    return watcher.run(config, board, parent_pid)
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The supervisor's outside. Errors for the operator are PipelineError or OSError."""
@@ -62,6 +68,7 @@ class Parts:
     run_worker: Callable[[Assignment], int]
     run_monitor: Callable[[Ntp, Board, int], int]
     radiod_control: Callable[[Radiod], Control]
+    run_alerts: Callable[[Config, Board, int], int] = _run_alerts
 
 
 def real_parts() -> Parts:

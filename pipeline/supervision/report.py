@@ -202,7 +202,7 @@ def channel_cause(row: Row, s: Snapshot) -> Cause:
         return Level.CRIT, f"worker gave no sign of life for {duration_text(heartbeat or 0)}"
     if r.state == ChannelState.BLOCKED:
         return Level.CRIT, f"{_minutes(r.backlog)} cannot be written: {r.reason or 'see log'}"
-    for cause in (_silence(row, s.now_ns), _doubts(r, s)):
+    for cause in (silence_cause(row, s.now_ns), _doubts(r, s)):
         if cause[0] is not Level.OK:
             return cause
     return process
@@ -212,7 +212,7 @@ def _minutes(count: int) -> str:
     return f"{count} minute" + ("" if count == 1 else "s")
 
 
-def _silence(row: Row, now_ns: int) -> Cause:
+def silence_cause(row: Row, now_ns: int) -> Cause:
     """Do packets arrive?"""
     age = age_s(row.record.last_packet_monotonic_ns, now_ns)
     if age is None:

@@ -23,6 +23,7 @@ from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
 from pipeline.records import ChannelRecord, ChildState
 from pipeline.shm import Board
 from pipeline.supervision import signals
+from pipeline.supervision.alerts_guard import AlertsGuard
 from pipeline.supervision.changes import Plan, plan
 from pipeline.supervision.child import LEVEL_SIGNAL, SharedLevel, spawn
 from pipeline.supervision.control import ControlServer, Handler
@@ -77,6 +78,9 @@ class Supervisor:
         self._level = level
         self._store = store or SocketStore(notifier)
         self._radiod = RadiodGuard(parts.radiod_control)
+        self._alerts = AlertsGuard(
+            lambda config: parts.run_alerts(config, board, self._pid), lambda: self._forsake(self.monitor), level
+        )
         self._rolling = Rolling()
         self._pid = os.getpid()
         self._publish_ns = time.monotonic_ns()
@@ -138,7 +142,10 @@ class Supervisor:
             if now >= self._publish_ns:
                 self._publish(now)
                 self._poll_radiod(now)
+                if not self.stopping:
+                    self._alerts.poll(self.config, now)
             self._publisher.feed_watchdog(self._progress(), now)
+        self._alerts.end()
         self._release_all()
         return EXIT_OK
 
@@ -292,6 +299,7 @@ class Supervisor:
         for seat in self.seats.values():
             seat.life.stop(now, hand_over)
         self.monitor.life.retire(now)
+        self._alerts.stop()
 
     def _stop_in_order(self, now: int) -> None:
         # Workers put the NTP record into the files they flush, so the monitor goes last.
@@ -344,6 +352,7 @@ class Supervisor:
         for child in self.children():
             if child.pid:
                 os.kill(child.pid, LEVEL_SIGNAL)
+        self._alerts.tell_level()
 
     def _carry_out(self, steps: Plan, sockets: dict[str, Sockets], now: int) -> None:
         for name in steps.drop:

@@ -173,6 +173,13 @@ class Instance:
             return False
         return self._board.channels[self.board_index(name)].read().ssrc == ssrc
 
+    def child_processes(self) -> list[int]:
+        """The supervisor's children, also those that are not on the board."""
+        try:
+            return [int(p) for p in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+        except OSError:
+            return []
+
     def names(self) -> list[str]:
         return [name for name in self.children() if name != "supervisor"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from helpers import Names, free_port
 from pipeline.__main__ import run
-from pipeline.config import Channel, Config, Ntp, Radiod, Recorder, Server
+from pipeline.config import Alerts, Channel, Config, Ntp, Radiod, Recorder, Server
 from pipeline.diagnosis import clock, host, network, streams
 from pipeline.diagnosis.finding import Finding, Verdict
 from pipeline.listening import Heard, Stream
@@ -410,3 +410,12 @@ def test_every_fault_of_the_configuration_is_a_line(tmp_path: Path, capsys: pyte
 def test_a_line_holds_verdict_finding_and_command() -> None:
     found = Finding(Verdict.WARN, "buffer", "is small", "sudo sysctl")
     assert str(found) == "warn  buffer     is small; mend: sudo sysctl"
+
+
+def test_alerts_need_a_program_that_is_there() -> None:
+    def found(**keys: Any) -> list[tuple[str, str]]:
+        return [(f.verdict, f.topic) for f in host.alerts(Config(alerts=Alerts(**keys)))]
+
+    assert found() == []
+    assert found(command=("/nowhere/mail", "x")) == [("fail", "alerts")]
+    assert found(command=("true",)) == found(url="http://127.0.0.1/") == [("ok", "alerts")]

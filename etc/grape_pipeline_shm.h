@@ -63,7 +63,7 @@ struct grape_ntp { /* 104 bytes */
     double   offset_ms;                 /*  24 host - UTC, ms, positive = host ahead; NaN unknown */
     double   uncertainty_ms;            /*  32 bound on the error of offset_ms, ms; NaN unknown */
     double   jitter_ms;                 /*  40 expected error of offset_ms, ms; NaN unknown */
-    uint32_t step_count;                /*  48 host clock steps seen since the monitor started */
+    uint32_t step_count;                /*  48 host clock steps seen since the instance started */
     uint16_t truechimers;               /*  52 servers that agree */
     uint16_t falsetickers;              /*  54 servers that answered and disagree */
     uint8_t  valid;                     /*  56 1 = offset_ms can be trusted within uncertainty_ms */

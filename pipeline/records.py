@@ -140,7 +140,7 @@ class NtpRecord(_NtpFields, Record):
         Field("offset_ms", "d", "host - UTC, ms, positive = host ahead; NaN unknown"),
         Field("uncertainty_ms", "d", "bound on the error of offset_ms, ms; NaN unknown"),
         Field("jitter_ms", "d", "expected error of offset_ms, ms; NaN unknown"),
-        Field("step_count", "I", "host clock steps seen since the monitor started"),
+        Field("step_count", "I", "host clock steps seen since the instance started"),
         Field("truechimers", "H", "servers that agree"),
         Field("falsetickers", "H", "servers that answered and disagree"),
         Field("valid", "B", "1 = offset_ms can be trusted within uncertainty_ms"),

@@ -21,13 +21,12 @@ from pipeline.ntp.pool import SERVERS, Ask, Pool, Resolve
 from pipeline.ntp.reading import Absence, KernelState, Reading
 from pipeline.ntp.report import Counters, Note, Report, Teller, essence, kernel_line
 from pipeline.ntp.select import Outcome
-from pipeline.ntp.verdict import Basis, Judge, View, basis_of_reading
+from pipeline.ntp.verdict import STEP_NS, Basis, Judge, View, basis_of_reading
 from pipeline.ntp.wire import PHI, Instant, Limits
 from pipeline.ntp.words import counted
 from pipeline.records import NtpQuality, NtpRecord, NtpState
 
 KERNEL = "kernel"
-STEP_NS = 1_000_000
 SUSPEND_NS = SECOND
 LATE_NS = SECOND
 STARTING_CYCLES = 3
@@ -48,7 +47,7 @@ Action = Ask | Resolve | AskLocal
 class Engine:
     """The servers, the plan and the verdict. One instance per monitor; times are `Instant`s."""
 
-    def __init__(self, config: Ntp, now: Instant, carried: Basis | None = None) -> None:
+    def __init__(self, config: Ntp, now: Instant, carried: Basis | None = None, steps: int = 0) -> None:
         samples = config.samples if config.mode == "advanced" else 1
         self.config = config
         self.counters = Counters()
@@ -66,7 +65,7 @@ class Engine:
         self._cycle_ns = now.monotonic
         self._heartbeat_ns: int | None = None
         self._round_open = False
-        self._step_count = 0
+        self._step_count = steps
         self._agreeing: frozenset[int] = frozenset()
         self._fitted: float | None = None
         self._good = False
@@ -85,7 +84,8 @@ class Engine:
                 self._note(f"{source}: synchronised to {answer.reference}")
             elif before is not None or answer.reason != "absent":
                 self._note(f"{source}: {answer.reason}", warning=before is not None)
-        self.pool.set_minimum_interval(0.0 if self._daemon(now) is None else WITNESS_INTERVAL_S, now)
+        witness = self._daemon(now) is not None and not self._servers_first()
+        self.pool.set_minimum_interval(WITNESS_INTERVAL_S if witness else 0.0, now)
 
     def kernel(self, state: KernelState | None) -> None:
         """What the kernel thinks of its clock."""
@@ -211,6 +211,7 @@ class Engine:
         return View(
             servers=basis,
             daemon=self._daemon(now),
+            servers_first=self._servers_first(),
             contradiction=not outage and evaluation.selection.outcome is Outcome.NO_MAJORITY,
             starting=self.starting,
             kernel_synchronised=self._kernel is not None and self._kernel.synchronised,
@@ -241,6 +242,9 @@ class Engine:
                 if basis.age_s(now) <= READING_CYCLES * self.config.publish_interval_s:
                     return basis
         return None
+
+    def _servers_first(self) -> bool:
+        return self.config.sources[:1] == (SERVERS,)
 
     def _drift(self, now: Instant) -> Drift:
         """A disciplined kernel knows its oscillator best; else the servers' samples may tell."""

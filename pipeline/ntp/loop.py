@@ -82,6 +82,7 @@ class Loop:
         carried: Basis | None = None,
         outside: Outside | None = None,
         tell: Callable[[Note], None] = _log,
+        steps: int = 0,
     ) -> None:
         self._outside = outside or Outside()
         self._config = config
@@ -94,7 +95,7 @@ class Loop:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._background = Background(self._wake)
         self.watch(self._wake_read)
-        self.engine = Engine(config, self._outside.clock(), carried)
+        self.engine = Engine(config, self._outside.clock(), carried, steps)
 
     def watch(self, fd: int) -> None:
         """End the loop's sleep when `fd` becomes readable; what it holds is read and dropped."""

@@ -44,6 +44,13 @@ class Address:
     host: str
     port: int
 
+    @classmethod
+    def of(cls, host: str, port: int) -> Address:
+        """The address in its one spelling, so that one server has one vote however it is written."""
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return cls(str(mapped or address), port)
+
     @property
     def loopback(self) -> bool:
         """It is this machine: 127.0.0.0/8 or ::1."""

@@ -256,8 +256,8 @@ class Pool:
 
 def _peer(index: int, server: Server, grid: Grid, samples: int) -> Peer:
     numeric = is_address(server.address)
-    address = Address(server.address, server.port)
-    peer = Peer(index, server, server.lan or (numeric and address.loopback), numeric, grid, samples)
-    if numeric:
-        peer.addresses = (address,)
+    addresses = (Address.of(server.address, server.port),) if numeric else ()
+    lan = server.lan or any(address.loopback for address in addresses)
+    peer = Peer(index, server, lan, numeric, grid, samples)
+    peer.addresses = addresses
     return peer

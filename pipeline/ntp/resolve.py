@@ -18,7 +18,7 @@ from pipeline.ntp.peer import Address
 def lookup(host: str, port: int) -> tuple[Address, ...]:
     """All addresses of a name, best first (RFC 6724 order), each once. OSError when there are none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, proto=socket.IPPROTO_UDP)
-    return tuple(dict.fromkeys(Address(str(sockaddr[0]), port) for _, _, _, _, sockaddr in found))
+    return tuple(dict.fromkeys(Address.of(str(sockaddr[0]), port) for _, _, _, _, sockaddr in found))
 
 
 class Background:

@@ -27,6 +27,7 @@ from pipeline.records import UNKNOWN_NS, NtpQuality, NtpRecord, NtpState
 
 FLAG_DISAGREE = 1
 FLAG_KERNEL_SYNCED = 2
+STEP_NS = 1_000_000
 LEAP_DAYS = ((6, 30), (12, 31))
 LEAP_BEFORE_S = 5.0
 LEAP_AFTER_S = 150.0
@@ -71,7 +72,8 @@ class View:
     """All that a verdict is made of.
 
     `servers` is there when a majority of recently heard servers agrees, `daemon` when a
-    local daemon is healthy; `contradiction` when servers disagree without a majority.
+    local daemon is healthy; while they agree the daemon is published, or with
+    `servers_first` the servers. `contradiction` when servers disagree without a majority.
     `kernel_leap` is what the kernel is going to do at midnight, `lack` says why there is
     no majority.
     """
@@ -79,6 +81,7 @@ class View:
     servers: Basis | None = None
     daemon: Basis | None = None
     contradiction: bool = False
+    servers_first: bool = False
     starting: bool = False
     kernel_synchronised: bool = False
     kernel_leap: int = 0
@@ -111,9 +114,7 @@ def basis_of_record(record: NtpRecord, now: Instant) -> Basis | None:
     """
     if not record.valid or record.flags & FLAG_DISAGREE:
         return None
-    if record.monotonic_ns == UNKNOWN_NS or not math.isfinite(record.offset_ms):
-        return None
-    if abs((record.utc_ns - record.monotonic_ns) - (now.realtime - now.monotonic)) > 1_000_000:
+    if record.monotonic_ns == UNKNOWN_NS or not math.isfinite(record.offset_ms) or _disturbed(record, now):
         return None
     published_raw = now.raw - (now.monotonic - record.published_monotonic_ns)
     return Basis(
@@ -127,6 +128,16 @@ def basis_of_record(record: NtpRecord, now: Instant) -> Basis | None:
         leap=record.leap,
         quality=NtpQuality(record.quality),
     )
+
+
+def _disturbed(record: NtpRecord, now: Instant) -> bool:
+    """Was the host's clock set, or the host suspended, since the record was published?"""
+    return abs((record.utc_ns - record.monotonic_ns) - (now.realtime - now.monotonic)) > STEP_NS
+
+
+def steps_so_far(record: NtpRecord, now: Instant) -> int:
+    """The steps that the predecessor counted, and one more if the clock was set while nobody looked."""
+    return record.step_count + (record.monotonic_ns != UNKNOWN_NS and _disturbed(record, now))
 
 
 def carry_on(record: NtpRecord, now: Instant, holdover_s: float) -> tuple[int, int] | None:
@@ -271,7 +282,8 @@ def _choose(now: Instant, view: View, tolerance_s: float) -> tuple[Basis | None,
     if gap_s > daemon_s + servers_s:
         return view.servers, True
     # A chronyd that has just begun agrees with everybody to within seconds.
-    return view.servers if daemon_s > max(servers_s, tolerance_s) else view.daemon, False
+    vague = daemon_s > max(servers_s, tolerance_s)
+    return view.servers if vague or view.servers_first else view.daemon, False
 
 
 def _flags(view: View, disagree: bool) -> int:

@@ -33,7 +33,7 @@ MEANINGS = {
     "enetunreach": "this host has no route to it",
     "ehostunreach": "the network has no way to it",
     "eperm": "a firewall on this host forbids the request",
-    "eacces": "a firewall on this host forbids the request",
+    "eacces": "this host forbids the request: a firewall, or a broadcast address",
     # kisses-o'-death (RFC 5905 section 7.4)
     "kiss:RATE": "it wants to be asked less often, and is",
     "kiss:DENY": "it refuses to serve this host, and is left alone",

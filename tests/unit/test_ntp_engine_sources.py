@@ -83,6 +83,16 @@ class TestNames:
         assert rows[1].reason == "same address as a.test" and rows[1].address is None
         assert rows[3].address == "192.0.2.4"
 
+    def test_two_spellings_of_one_address_are_one_vote(self) -> None:
+        servers = ("::1", "0:0:0:0:0:0:0:1", "::ffff:192.0.2.1", "192.0.2.1")
+        w = world(4, config=replace(OWN, servers=tuple(map(Server, servers))))
+        w.run(2)
+        assert [row.reason for row in w.reports[-1][1].rows][1::2] == [
+            "same address as ::1",
+            "same address as ::ffff:192.0.2.1",
+        ]
+        assert w.record.truechimers == 2
+
     def test_unknown_name_is_skipped_and_tried_again(self) -> None:
         w = world(4, config=self.CONFIG)
         w.names = {name: self.addresses(f"192.0.2.{i}") for i, name in enumerate(("a.test", "b.test", "c.test"), 1)}
@@ -133,6 +143,17 @@ class TestLocalDaemon:
         for server in w.servers:
             assert len(server.asked_s) <= 2 + 3600 / 256
         assert w.record.truechimers == 10
+
+    def test_servers_that_are_named_first_are_the_source(self) -> None:
+        w = world(10, config=replace(OWN, sources=("servers", "chronyd")))
+        w.sources["chronyd"] = self.chronyd()
+        w.run(3600)
+        assert w.record.source.startswith("servers:") and w.record.synced
+        assert all(len(s.asked_s) > 45 for s in w.servers), "they are no mere witnesses"
+        for server in w.servers:
+            server.up = False
+        w.run(200)
+        assert w.record.source.startswith("chronyd:") and w.record.synced
 
     def test_vanishing_gives_way_to_the_servers(self) -> None:
         w = self.with_daemon()

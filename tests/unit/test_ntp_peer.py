@@ -252,6 +252,12 @@ def test_another_address_is_another_server() -> None:
     assert p.estimate(at(1), Drift()) is None and p.reach == 0
 
 
+def test_one_server_has_one_spelling() -> None:
+    assert Address.of("2001:0DB8::0:1", 123) == Address.of("2001:db8::1", 123)
+    assert Address.of("::ffff:192.0.2.1", 123) == Address("192.0.2.1", 123)
+    assert Address.of("fe80::1%eth0", 123) != Address.of("fe80::1%eth1", 123)
+
+
 def test_address_texts() -> None:
     assert str(Address("192.0.2.1", 123)) == "192.0.2.1"
     assert str(Address("192.0.2.1", 11123)) == "192.0.2.1:11123"

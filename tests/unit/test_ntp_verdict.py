@@ -21,6 +21,7 @@ from pipeline.ntp.verdict import (
     basis_of_reading,
     basis_of_record,
     carry_on,
+    steps_so_far,
 )
 from pipeline.ntp.wire import Instant
 from pipeline.records import UNKNOWN_NS, NtpQuality, NtpRecord, NtpState
@@ -266,6 +267,12 @@ class TestSuccessor:
     def test_not_over_a_step_or_a_sleep(self) -> None:
         assert basis_of_record(self.record(), at(12, step_s=0.01)) is None
         assert basis_of_record(self.record(), at(12, asleep_s=60.0)) is None
+
+    def test_steps_are_counted_on(self) -> None:
+        record = self.record().replace(step_count=3)
+        assert steps_so_far(record, at(12)) == 3
+        assert steps_so_far(record, at(12, step_s=-0.01)) == 4, "the clock was set while there was no monitor"
+        assert steps_so_far(NtpRecord(), at(12)) == 0
 
     def test_not_of_nothing(self) -> None:
         assert basis_of_record(NtpRecord(), at(0)) is None

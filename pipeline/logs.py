@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import sys
 import time
+from collections.abc import Mapping
 
 from pipeline.config import LOG_LEVELS, Logging
 from pipeline.coordination import variables
@@ -21,7 +24,9 @@ log = logging.getLogger(__name__)
 class LineFormatter(logging.Formatter):
     """One line per event: `time LEVEL [pid] module: text`, or priority and text for the journal.
 
-    What comes from the network may be in a text, so that line ends in it are made visible.
+    In the journal an event's `fields` follow as key=value, for programs; _PID and _COMM say who it
+    was (`journalctl _COMM=WWV_10_MHz`). What comes from the network may be in a text, so that line
+    ends in it are made visible.
     """
 
     def __init__(self, journal: bool) -> None:
@@ -36,8 +41,23 @@ class LineFormatter(logging.Formatter):
         else:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname} [{record.process}] "
-        trace = "\n" + self.formatException(record.exc_info) if record.exc_info else ""
-        return f"{head}{record.name}: {text}{trace}"
+        pairs: Mapping[str, object] = getattr(record, "fields", {})
+        end = "".join(f" {key}={_word(value)}" for key, value in pairs.items()) if self._journal else ""
+        # Each line of a trace is an entry of the journal's with a priority of its own.
+        line_head = "\n" + (head if self._journal else "")
+        trace = self.formatException(record.exc_info).splitlines() if record.exc_info else []
+        return f"{head}{record.name}: {text}{end}" + "".join(f"{line_head}{line}" for line in trace)
+
+
+def fields(**pairs: object) -> dict[str, Mapping[str, object]]:
+    """`extra` of a log call: what the event is about, by key, with units in the keys."""
+    return {"fields": pairs}
+
+
+def _word(value: object) -> str:
+    """A value that ends where the next blank is."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def to_journal() -> bool:

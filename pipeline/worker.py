@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pipeline import radiod
 from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
+from pipeline.logs import fields
 from pipeline.minutefile import Context, HostEvidence, stamp
 from pipeline.ntp import clock
 from pipeline.ntp.verdict import carry_on
@@ -232,6 +233,11 @@ class Worker:
                 "%s: minute %s written, %.2f%% complete, %d packets lost, %d gaps, %.0f ms, %s",
                 self._channel.name, stamp(minute.utc_ns), self._progress.completeness_pct, minute.packets_lost,
                 len(minute.gaps), self._progress.write_ms, path.name,
+                extra=fields(
+                    event="minute", channel=self._channel.id, minute=stamp(minute.utc_ns),
+                    complete_pct=self._progress.completeness_pct, lost=minute.packets_lost, gaps=len(minute.gaps),
+                    write_ms=self._progress.write_ms,
+                ),
             )  # fmt: skip
 
     def _fail(self, error: OSError, now: int) -> None:

@@ -21,6 +21,7 @@ from pipeline.alerts.delivery import Route, routes
 from pipeline.alerts.incidents import Event, Incidents
 from pipeline.alerts.message import Message, message
 from pipeline.config import Config
+from pipeline.logs import fields
 from pipeline.process import Lifeline, set_name
 from pipeline.shm import Board
 from pipeline.supervision.instance import runtime_dir
@@ -77,7 +78,9 @@ class Watcher:
         """Queue the events' messages."""
         for event in events:
             made = made_now(event, self._config)
-            log.warning("alert: %s", made.subject)
+            state, channels = made.fields["event"], ",".join(made.fields["channels"])
+            about = fields(event="alert", kind=event.kind, state=state, channels=channels)
+            log.warning("alert: %s", made.subject, extra=about)
             if event.begins or self._config.alerts.ends:
                 for route in self._routes:
                     route.add(made)

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
 from pipeline.config import Channel, Config
-from pipeline.logs import effective_level
+from pipeline.logs import effective_level, fields
 from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
 from pipeline.records import ChannelRecord, ChildState
 from pipeline.shm import Board
@@ -211,7 +211,8 @@ class Supervisor:
             asked = child.life.state is ChildState.STOPPING
             child.life.exited(status, now, self._last_words(child, pid))
             level = logging.INFO if asked and status in EXPECTED else logging.WARNING
-            log.log(level, "%s[%d]: %s", child.name, pid, child.life.outlook(now))
+            about = fields(event="ended", process=child.name, pid=pid, status=status)
+            log.log(level, "%s[%d]: %s", child.name, pid, child.life.outlook(now), extra=about)
             self._publish_ns = now
             if isinstance(child, Seat):
                 child.worker_ended(status)
@@ -262,7 +263,8 @@ class Supervisor:
         child.life.forked(now)
         if isinstance(child, Seat):
             child.worker_began()
-        log.info("%s[%d]: started", child.name, child.pid)
+        about = fields(event="started", process=child.name, pid=child.pid, restarts=child.life.restarts)
+        log.info("%s[%d]: started", child.name, child.pid, extra=about)
 
     def _worker(self, seat: Seat) -> Callable[[], int]:
         assert seat.sockets is not None and seat.journal is not None

@@ -18,7 +18,7 @@ from pipeline import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, EXIT_USAGE, PipelineErr
 from pipeline.__main__ import run
 from pipeline.cli import COMMANDS, cli
 from pipeline.config import Config, load_config
-from pipeline.logs import apply_level, setup_logging
+from pipeline.logs import LineFormatter, apply_level, setup_logging
 from pipeline.manual import manual
 
 SOUND = '[station]\ncallsign = "AC0G"\n[[channels]]\nname = "A"\nfrequency_hz = 5_000_000\n'
@@ -280,3 +280,21 @@ def test_log_for_the_journal_has_priority_instead_of_time(tmp_path: Path) -> Non
     assert (tmp_path / "journal").read_text() == "<4>pipeline.x: a b\\nc\n"
     # Inherited by somebody whose stderr is elsewhere, the variable means nothing.
     assert python("-c", LOG_A_LINE, JOURNAL_STREAM="1:2").stderr.startswith("20")
+
+
+def test_journal_lines_have_the_event_s_fields_and_a_priority_each() -> None:
+    record = logging.LogRecord("pipeline.worker", logging.ERROR, __file__, 1, "A: minute %s lost", ("14:03Z",), None)
+    record.fields = {"event": "minute", "channel": "WWV_10_MHz", "complete_pct": 98.1, "reason": 'disk "full"\n'}
+    told = LineFormatter(journal=True).format(record)
+    assert told == (
+        "<3>pipeline.worker: A: minute 14:03Z lost"
+        ' event=minute channel=WWV_10_MHz complete_pct=98.1 reason="disk \\"full\\"\\n"'
+    )
+    assert LineFormatter(journal=False).format(record).endswith("pipeline.worker: A: minute 14:03Z lost")
+    try:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
+        record.exc_info = sys.exc_info()
+    lines = LineFormatter(journal=True).format(record).splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("<3>") for line in lines)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +15,10 @@ from pipeline.audit.series import Facts
 
 DAY_S = 86_400
 DAY_MINUTES = 1440
+
+
+def _median(values: array[float]) -> float | None:
+    return round(statistics.median(values), 4) if values else None
 
 
 @dataclass(slots=True)
@@ -26,7 +32,8 @@ class Day:
     valid_s: float = 0.0
     missing_s: dict[str, float] = field(default_factory=dict)
     worst_bound_ns: int = 0
-    tones_ms: list[float] = field(default_factory=list)
+    tones_ms: array[float] = field(default_factory=lambda: array("f"))
+    residuals_ms: array[float] = field(default_factory=lambda: array("f"))
 
     def add(self, facts: Facts) -> None:
         """Count a file in; a minute's second part adds what it has, not what it lacks."""
@@ -38,8 +45,10 @@ class Day:
         self.files += 1
         for cause, samples in facts.missing.items():
             self.missing_s[cause] = self.missing_s.get(cause, 0.0) + samples / facts.rate_hz
-        if np.isfinite(facts.tone_ms):
+        if math.isfinite(facts.tone_ms):
             self.tones_ms.append(facts.tone_ms)
+        if math.isfinite(facts.residual_ms):
+            self.residuals_ms.append(facts.residual_ms)
 
     @property
     def date(self) -> str:
@@ -72,7 +81,8 @@ class Day:
             "missing_s": {cause: round(seconds, 6) for cause, seconds in self.causes()},
             "worst_uncertainty_ms": self.worst_bound_ns / 1e6 if self.worst_bound_ns else None,
             "tones": len(self.tones_ms),
-            "tone_median_ms": statistics.median(self.tones_ms) if self.tones_ms else None,
+            "tone_median_ms": _median(self.tones_ms),
+            "tone_residual_median_ms": _median(self.residuals_ms),
         }
 
 
@@ -89,13 +99,22 @@ class Days:
 
 
 def table(days: Iterable[Day]) -> list[str]:
-    """The days as lines of text, a header first."""
-    lines = [f"{'channel':<16}{'day':<12}{'files':>6}{'parts':>6}{'recorded %':>12}{'of day %':>10}"
-             f"{'bound ms':>10}{'tones':>7}{'median ms':>11}  missing by cause"]  # fmt: skip
-    for day in days:
-        bound = f"{day.worst_bound_ns / 1e6:.3f}" if day.worst_bound_ns else "-"
-        tone = f"{statistics.median(day.tones_ms):+.3f}" if day.tones_ms else "-"
+    """The days as lines of text, a header first; `residual` is label less UTC by the minute tones."""
+    rows = list(days)
+    wide = max([len("channel"), *(len(day.channel) for day in rows)])
+    lines = [f"{'channel':<{wide}}  {'day':<10}{'files':>7}{'parts':>6}{'received':>11}{'of day':>9}"
+             f"{'bound':>11}{'tones':>7}{'residual':>11}  missing in these files"]  # fmt: skip
+    for day in rows:
+        bound = f"{day.worst_bound_ns / 1e6:.3f} ms" if day.worst_bound_ns else "-"
+        residual = _median(day.residuals_ms)
+        tone = "-" if residual is None else f"{residual:+.2f} ms"
         causes = ", ".join(f"{cause} {seconds:.3f} s" for cause, seconds in day.causes()) or "nothing"
-        lines.append(f"{day.channel:<16}{day.date:<12}{day.files:>6}{day.parts:>6}{day.recorded_pct:>12.3f}"
-                     f"{day.day_pct:>10.3f}{bound:>10}{len(day.tones_ms):>7}{tone:>11}  {causes}")  # fmt: skip
+        received, of_day = _percent(day.recorded_pct), _percent(day.day_pct)
+        lines.append(f"{day.channel:<{wide}}  {day.date:<10}{day.files:>7}{day.parts:>6}{received:>11}{of_day:>9}"
+                     f"{bound:>11}{len(day.tones_ms):>7}{tone:>11}  {causes}")  # fmt: skip
     return lines
+
+
+def _percent(percent: float) -> str:
+    """Two digits, but 100 only for all of it."""
+    return f"{percent if percent == 100.0 else min(99.99, percent):.2f} %"

@@ -15,6 +15,14 @@ Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Values = Mapping[str, Any]
 
+# radiod sends what one FFT block makes, 20 ms as a rule; nothing that is recorded has less in a packet.
+LEAST_PACKET = 8
+# Of the samples; with more, zeros are what the channel itself has now and then.
+FEW_ZEROS = 0.001
+CAUSES = frozenset(("network", "late", "mute", "zero_block", "start", "stop", "restart", "epoch", "unknown"))
+# Nothing was lost on the way, so no packet can be missing by its number.
+LOSSLESS = frozenset(("mute", "zero_block", "start", "stop"))
+
 
 def runs(of: Flags, least: int) -> tuple[Ints, Ints]:
     """Begins and lengths of the runs of True of at least `least`."""
@@ -25,9 +33,10 @@ def runs(of: Flags, least: int) -> tuple[Ints, Ints]:
 
 
 def packet_samples(values: Values) -> int:
-    """Samples of a packet, by what the file says of itself; 20 ms where it says nothing."""
+    """Samples of a packet, by what the file says of itself; 20 ms where it says nothing that can be."""
     expected = values["packets_expected"]
-    return round(len(values["iq"]) / expected) if expected > 0 else int(values["sample_rate"]) // 50
+    stated = round(len(values["iq"]) / expected) if expected > 0 else 0
+    return stated if stated >= LEAST_PACKET else max(LEAST_PACKET, int(values["sample_rate"]) // 50)
 
 
 def listed(values: Values) -> tuple[Flags, list[Issue]]:
@@ -36,7 +45,7 @@ def listed(values: Values) -> tuple[Flags, list[Issue]]:
     mask, issues = np.zeros(count, bool), []
     begins = values["gap_sample_indices"].astype(np.int64)
     ends = begins + values["gap_samples_filled"].astype(np.int64)
-    outside = np.flatnonzero((begins < 0) | (ends > count))
+    outside = np.flatnonzero((begins < 0) | (ends > count) | (ends < begins))
     if len(outside):
         first = int(outside[0])
         what = f"{len(outside)} of {len(begins)} gaps reach beyond the file's {count} samples"
@@ -74,10 +83,35 @@ def against_samples(values: Values, mask: Flags) -> Iterator[Issue]:
     if inside.any():
         what = f"{np.count_nonzero(inside)} samples in listed gaps are not zero"
         yield Issue("gap_not_zero", what, f"first at index {np.argmax(inside)}")
-    begins, lengths = runs(zero & ~mask, packet_samples(values))
+    begins, lengths = unlisted(zero & ~mask, packet_samples(values))
     if len(begins):
         what = f"{lengths.sum()} zeros in {len(begins)} runs of a packet or more are not listed"
         yield Issue("unlisted_zeros", what, f"first at index {begins[0]}, {lengths[0]} samples")
+
+
+def unlisted(zero: Flags, packet: int) -> tuple[Ints, Ints]:
+    """Runs of zeros outside the list that packets which were not received would leave.
+
+    A channel that is nearly silent has zeros of its own, and packets that begin or end with some are received; so
+    there only a run that must hold a whole packet counts, elsewhere also one of whole packets.
+    """
+    begins, lengths = runs(zero, packet)
+    whole = lengths >= 2 * packet - 1
+    if np.count_nonzero(zero) - int(lengths.sum()) <= FEW_ZEROS * len(zero):
+        whole |= lengths % packet == 0
+    return begins[whole], lengths[whole]
+
+
+def causes(values: Values) -> Iterator[Issue]:
+    """Causes that are none, or that contradict their own row."""
+    odd = [cause for cause in values["gap_cause"].tolist() if cause not in CAUSES]
+    if odd:
+        yield Issue("gap_cause", f"{len(odd)} gaps have a cause that does not exist, such as {odd[0][:40]!r}")
+    lost = values["gap_packets_lost"].tolist()
+    wrong = [cause for cause, packets in zip(values["gap_cause"].tolist(), lost, strict=True)
+             if packets and cause in LOSSLESS]  # fmt: skip
+    if wrong:
+        yield Issue("gap_cause", f"{len(wrong)} gaps with packets lost on the way say {wrong[0]!r}, where none can be")
 
 
 def line_of(values: Values) -> tuple[Ints, Ints]:

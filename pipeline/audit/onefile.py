@@ -22,6 +22,8 @@ RTP_KEYS = ("rtp_timestamp", "time_snap_rtp", "anchor_rtp", "segment_rtp_timesta
 WRAP = 1 << 32
 # Packets wait in radiod, the network and our socket; the host clock is read when the last one is in hand.
 ON_THE_WAY_NS = 1_000_000_000
+HALF_A_MINUTE_NS = 30_000_000_000
+SOURCES = frozenset(("radiod", "ntp", "wall_clock", "wwv", "wwvh", "chu"))
 # Half the globe and the ionosphere's detour; nothing can be earlier than sent.
 FARTHEST_MS = 77.0
 
@@ -72,7 +74,11 @@ def basics(values: Values, named: Named, folder: str) -> Iterator[Issue]:
         if ((stamps < 0) | (stamps >= WRAP)).any():
             worst = stamps[(stamps < 0) | (stamps >= WRAP)][0]
             yield Issue("rtp_not_wrapped", f"{name} is {worst}, beyond 0 .. 2^32 - 1", name)
-    parts = np.ascontiguousarray(values["iq"]).view(np.float32)
+
+
+def numbers(values: Values) -> Iterator[Issue]:
+    """Samples that are not numbers."""
+    parts = np.ascontiguousarray(values["iq"], np.complex64).view(np.float32)
     # The sum of squares is not finite if any of them is not; looking at each costs three times as much.
     if not math.isfinite(float(np.dot(parts, parts))):
         odd = int(np.count_nonzero(~np.isfinite(parts).reshape(-1, 2).all(axis=1)))
@@ -80,17 +86,30 @@ def basics(values: Values, named: Named, folder: str) -> Iterator[Issue]:
             yield Issue("not_finite", f"{odd} samples are not finite")
 
 
-def ours(values: Values) -> Iterator[Issue]:
-    """Everything that a file of ours can be held to on its own."""
+def ours(values: Values, samples: bool = True) -> Iterator[Issue]:
+    """Everything that a file of ours can be held to on its own; without `samples` only its keys are looked at."""
     mask, found = gaplist.listed(values)
     yield from found
     yield from gaplist.sums(values, mask)
-    yield from gaplist.against_samples(values, mask)
+    if samples:
+        yield from gaplist.against_samples(values, mask)
     yield from gaplist.timestamps(values)
+    yield from gaplist.causes(values)
+    yield from _packets(values)
     yield from _label(values)
     yield from _segments(values, mask)
     yield from _host_clock(values)
     yield from _tone(values)
+
+
+def _packets(v: Values) -> Iterator[Issue]:
+    names = ("received", "expected", "lost", "late", "duplicate", "reordered", "bad")
+    below = [f"packets_{name}" for name in names if v[f"packets_{name}"] < 0]
+    if below:
+        yield Issue("packets", f"{', '.join(below)} below zero")
+    # A packet counts for the minute in which it begins, and may reach into the next.
+    if not v["packets_received"] and v["valid_samples"] > v["sample_rate"] // 5:
+        yield Issue("packets", f"{v['valid_samples']} samples are valid, but no packet was received")
 
 
 def _label(v: Values) -> Iterator[Issue]:
@@ -103,10 +122,14 @@ def _label(v: Values) -> Iterator[Issue]:
     if 2 * abs(residual) * rate > SECOND + 2 * rate:
         samples = residual * rate / SECOND
         yield Issue("mid_minute", f"iq[0] is {residual} ns ({samples:+.2f} samples) from the minute by its own anchor")
-    if v["anchor_uncertainty_ns"] <= 0:
-        yield Issue("no_bound", f"anchor_uncertainty_ns is {v['anchor_uncertainty_ns']}", "anchor_uncertainty_ns")
-    if not v["anchor_source"]:
-        yield Issue("no_bound", "anchor_source is empty", "anchor_source")
+    bound, source = v["anchor_uncertainty_ns"], v["anchor_source"]
+    if bound <= 0:
+        yield Issue("no_bound", f"anchor_uncertainty_ns is {bound}", "anchor_uncertainty_ns")
+    elif bound >= HALF_A_MINUTE_NS:
+        yield Issue("wide_bound", f"anchor_uncertainty_ns is {bound / SECOND:.1f} s", "anchor_uncertainty_ns")
+    if source not in SOURCES:
+        yield Issue("no_bound", f"anchor_source is {source!r}, which is no source of time" if source else
+                    "anchor_source is empty", "anchor_source")  # fmt: skip
 
 
 def _segments(v: Values, gaps: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[Issue]:
@@ -122,6 +145,7 @@ def _segments(v: Values, gaps: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[
     if uncovered.any():
         what = f"{np.count_nonzero(uncovered)} samples are of no segment and not listed as missing"
         yield Issue("segments", what, f"first at index {np.argmax(uncovered)}")
+    yield from _one_anchor(v, begins)
     for number, (begin, utc) in enumerate(zip(begins.tolist(), v["segment_utc_ns"].tolist(), strict=True)):
         off = utc - v["sample0_utc_ns"] - begin * SECOND // rate
         if abs(off) > SECOND // rate + 2:
@@ -130,12 +154,28 @@ def _segments(v: Values, gaps: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[
         yield Issue("segments", "rtp_timestamp is not on the line of the first segment", "rtp_timestamp")
 
 
+def _one_anchor(v: Values, begins: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Issue]:
+    """One timeline has one row and one line in a file."""
+    epochs = v["segment_epoch_ids"].tolist()
+    if len(set(epochs)) < len(epochs):
+        twice = next(epoch for epoch in epochs if epochs.count(epoch) > 1)
+        yield Issue("anchor_within", f"epoch {twice} has {epochs.count(twice)} rows")
+    if epochs[0] != v["epoch_id"]:
+        yield Issue("segments", f"epoch_id is {v['epoch_id']}, the first row's {epochs[0]}", "epoch_id")
+        return
+    away = signed32(int(v["segment_rtp_timestamps"][0]) - v["anchor_rtp"])
+    off = int(v["segment_utc_ns"][0]) - v["anchor_utc_ns"] - away * SECOND // v["sample_rate"]
+    if abs(off) > 2:
+        yield Issue("anchor_within", f"the first row is {off} ns from the anchor's line", f"index {begins[0]}")
+
+
 def _host_clock(v: Values) -> Iterator[Issue]:
-    if not (v["ntp_valid"] and v["ntp_synced"]) or v["host_rtp"] < 0 or not math.isfinite(v["ntp_offset_ms"]):
+    known = ("ntp_offset_ms", "ntp_uncertainty_ms")
+    if not (v["ntp_valid"] and v["ntp_synced"]) or v["host_rtp"] < 0 or not all(math.isfinite(v[k]) for k in known):
         return
     # Later than the sample by its way here, never earlier.
     late = -v["rtp_vs_host_ns"] - round(v["ntp_offset_ms"] * 1e6)
-    allowed = v["anchor_uncertainty_ns"] + round(1e6 * (v["ntp_uncertainty_ms"] or 0.0))
+    allowed = v["anchor_uncertainty_ns"] + round(1e6 * v["ntp_uncertainty_ms"])
     if late < -allowed or late > allowed + ON_THE_WAY_NS:
         what = f"the last packet came {late / 1e6:.3f} ms after its label by the corrected host clock"
         yield Issue(
@@ -146,7 +186,16 @@ def _host_clock(v: Values) -> Iterator[Issue]:
 def _tone(v: Values) -> Iterator[Issue]:
     if not v.get("tone_detected"):
         return
-    allowed = v["anchor_uncertainty_ns"] / 1e6 + v["tone_uncertainty_ms"]
+    bound, station = v["anchor_uncertainty_ns"] / 1e6, v["tone_station"]
+    residual, uncertain = v.get("tone_residual_ms", math.nan), v.get("tone_residual_uncertainty_ms", math.nan)
+    if math.isfinite(residual) and math.isfinite(uncertain):
+        if abs(residual) > bound + uncertain:
+            what = (
+                f"by the {station} minute tone the label is {residual:+.3f} ms from UTC, give or take {uncertain:.3f}"
+            )
+            yield Issue("tone", f"{what}; its bound is {bound:.3f} ms")
+        return
+    allowed = bound + v["tone_uncertainty_ms"]
     if not -allowed <= v["tone_onset_ms"] <= allowed + FARTHEST_MS:
-        what = f"the {v['tone_station']} minute tone began {v['tone_onset_ms']:+.3f} ms after the minute"
+        what = f"the {station} minute tone began {v['tone_onset_ms']:+.3f} ms after the minute"
         yield Issue("tone", f"{what}; a true label has 0 to {FARTHEST_MS:g} ms, give or take {allowed:.3f}")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.audit.findings import Issue
+from pipeline.audit.gaplist import CAUSES
 from pipeline.stream.rtp import signed32
 from pipeline.stream.timeline import SECOND
 
@@ -23,6 +24,10 @@ Values = Mapping[str, Any]
 TIMELINES = 4
 # Rounding to whole nanoseconds is no step.
 STEP_NS = 1_000
+# A channel that is there every second minute for a year has more, and nobody reads them.
+MOST_ABSENCES = 10_000
+LONGEST_NAME = 100
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +56,26 @@ class Facts:
     end_rtp: int = 0
     end_ns: int = 0
     tone_ms: float = math.nan
+    residual_ms: float = math.nan
 
 
 def facts_of(values: Values, file: str, minute_s: int, part: int) -> Facts:
     """The facts of a file whose keys were checked."""
     missing: Counter[str] = Counter()
-    causes = (
-        values["gap_cause"].tolist() if "gap_cause" in values else ["not stated"] * len(values["gap_samples_filled"])
-    )
+    causes = values["gap_cause"].tolist() if "gap_cause" in values else [NOT_STATED] * len(values["gap_samples_filled"])
     for cause, filled in zip(causes, values["gap_samples_filled"].tolist(), strict=True):
-        missing[cause] += int(filled)
+        missing[cause if cause in CAUSES or cause == NOT_STATED else "other"] += int(filled)
     count = len(values["iq"])
     known: dict[str, Any] = {}
     if "format_version" in values:
         known = _timelines(values) | {
             "sample0_ns": values["sample0_utc_ns"],
             "bound_ns": values["anchor_uncertainty_ns"],
-            "session": values["session_id"],
+            "session": values["session_id"][:LONGEST_NAME],
             "epoch": values["epoch_id"],
-            "epoch_reason": values["epoch_reason"],
+            "epoch_reason": values["epoch_reason"][:LONGEST_NAME],
             "tone_ms": values["tone_onset_ms"] if values.get("tone_detected") else math.nan,
+            "residual_ms": values.get("tone_residual_ms", math.nan),
         }
     return Facts(
         file, minute_s, part, values["sample_rate"], count, max(0, count - sum(missing.values())), missing,
@@ -136,8 +141,9 @@ class Series:
         running = bool(facts.session) and (facts.session, facts.epoch) in self._ends
         if facts.minute_s > before.minute_s + 60:
             absence = Absence(before.minute_s + 60, facts.minute_s, "missing_minutes" if running else "not_recorded")
-            self.absent.append(absence)
-            yield Issue(absence.why, f"no file for {absence.minutes} minutes: {_span(absence)}")
+            if len(self.absent) < MOST_ABSENCES:
+                self.absent.append(absence)
+            yield Issue(absence.why, f"no file for {_minutes(absence.minutes)}: {_span(absence)}")
         if facts.session != before.session:
             yield Issue("new_session", f"session {facts.session} after {before.session}")
         elif facts.epoch not in (before.epoch, before.last_epoch):
@@ -166,10 +172,16 @@ class Series:
             # Labels may have moved while nothing was written; what then lies beyond cannot be told from that.
             moved = allowed * facts.rate_hz // SECOND + 2
             beyond = beyond if abs(beyond) > moved else 0
+        # A step back of the boundary by a new anchor repeats as many samples as it moved by, rounded.
+        repeated = -beyond - round(step * facts.rate_hz / SECOND) if abs(step) > STEP_NS else -beyond
         if beyond > 0:
             yield Issue("hole", f"{beyond} samples of the stream after {before.file} are missing without being listed")
-        elif beyond < 0 and abs(step) <= STEP_NS:
-            yield Issue("overlap", f"its first {-beyond} samples are the last ones of {before.file}")
+        elif beyond < 0 and repeated > 1:
+            yield Issue("overlap", f"its first {repeated} samples are the last ones of {before.file}")
+
+
+def _minutes(count: int) -> str:
+    return f"{count} minute{'s' * (count != 1)}"
 
 
 def _span(absence: Absence) -> str:

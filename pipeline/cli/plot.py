@@ -88,7 +88,7 @@ def _stem(files: tuple[Path, ...], paths: list[Path]) -> str:
 def _load(path: Path) -> dict[str, Any]:
     from pipeline import inspection, npz
 
-    values, _ = npz.read_partly(path)
+    values = npz.read_partly(path).values
     try:
         inspection.check(values)
     except inspection.NotAMinute as error:

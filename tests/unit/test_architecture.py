@@ -25,6 +25,7 @@ MODULES = {
 
 PURE = (
     "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "inspection",
+    "audit", "audit.*",
     "supervision.restarts",
     "supervision.report", "supervision.report_json", "supervision.changes",
     "alerts.conditions", "alerts.incidents", "alerts.message", "capacity", "configedit",

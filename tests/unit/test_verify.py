@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,18 @@ def twice(arrays: Arrays) -> None:
         arrays[name] = np.concatenate((arrays[name], arrays[name]))
 
 
+def two_rows(arrays: Arrays) -> None:
+    """One timeline told as two, the second where it is."""
+    half, rate = SAMPLES // 2, RATE
+    index, rtp = int(arrays["segment_sample_indices"][0]), int(arrays["segment_rtp_timestamps"][0])
+    utc, samples = int(arrays["segment_utc_ns"][0]), int(arrays["segment_samples"][0])
+    arrays["segment_sample_indices"] = np.array([index, half])
+    arrays["segment_samples"] = np.array([half - index, samples - half + index])
+    arrays["segment_rtp_timestamps"] = np.array([rtp, (rtp + half - index) % 2**32])
+    arrays["segment_utc_ns"] = np.array([utc, utc + (half - index) * SECOND // rate])
+    arrays["segment_epoch_ids"] = np.repeat(arrays["segment_epoch_ids"], 2)
+
+
 FAULTS: dict[str, tuple[Callable[[Arrays], None], list[str]]] = {
     "cut off": (cut_off, ["gap_sums", "length", "segments"]),
     "a key less": (without("anchor_uncertainty_ns"), ["keys"]),
@@ -138,7 +151,21 @@ FAULTS: dict[str, tuple[Callable[[Arrays], None], list[str]]] = {
     "no source": (broken(anchor_source=lambda a: ""), ["no_bound"]),
     "a segment too long": (broken(segment_samples=lambda a: a["segment_samples"] + 1), ["segments"]),
     "a segment too short": (broken(segment_samples=lambda a: a["segment_samples"] - 1), ["segments"]),
-    "a segment's time": (broken(segment_utc_ns=lambda a: a["segment_utc_ns"] + 2_000_000), ["segments"]),
+    "a row's time": (broken(segment_utc_ns=lambda a: a["segment_utc_ns"] + 2_000_000), ["anchor_within", "segments"]),
+    "an anchor that moves within a sample": (broken(segment_utc_ns=lambda a: a["segment_utc_ns"] + 200_000),
+                                             ["anchor_within"]),
+    "a timeline twice": (two_rows, ["anchor_within"]),
+    "a bound of half a minute": (broken(anchor_uncertainty_ns=lambda a: 40 * SECOND), ["wide_bound"]),
+    "a source that is none": (broken(anchor_source=lambda a: "guess"), ["no_bound"]),
+    "a cause that is none": (broken(gap_cause=lambda a: np.array(["weather"])), ["gap_cause"]),
+    "a mute that lost packets": (broken(gap_cause=lambda a: np.array(["mute"])), ["gap_cause"]),
+    "no packet but samples": (broken(packets_received=lambda a: 0), ["packets"]),
+    "packets below zero": (broken(packets_late=lambda a: -1), ["packets"]),
+    "no frequency": (broken(frequency_hz=lambda a: np.nan), ["nonsense"]),
+    "created never": (broken(created_timestamp=lambda a: np.inf), ["nonsense"]),
+    "the tone's residual": (broken(tone_detected=lambda a: True, tone_station=lambda a: "WWV",
+                                   tone_onset_ms=lambda a: 9.0, tone_residual_ms=lambda a: 5000.0,
+                                   tone_residual_uncertainty_ms=lambda a: 1.0), ["tone"]),
     "not a number": (broken(iq=lambda a: np.where(np.arange(SAMPLES) == 9, np.nan, a["iq"]).astype(np.complex64)),
                      ["not_finite"]),
     "host clock": (broken(rtp_vs_host_ns=lambda a: -90 * SECOND), ["host_clock"]),
@@ -166,12 +193,16 @@ def test_one_fault_in_a_file(fault: str, tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     path = put(tmp_path, arrays_of(one_cut()))
     path.with_name("notes.npz").write_bytes(b"x")
-    path.with_name(f".{path.name}.123.tmp").write_bytes(b"x")
+    orphan = path.with_name(f".{path.name}.123.tmp")
+    orphan.write_bytes(b"x")
+    # One that is being written at this moment is none.
+    path.with_name(f".{path.name}.124.tmp").write_bytes(b"x")
+    os.utime(orphan, (1e9, 1e9))
     whole = path.read_bytes()
     later = path.with_name(path.name.replace("0400Z", "0500Z").replace("1600Z", "1700Z"))
     later.write_bytes(whole[:-100])
     audit = verify_tree(tmp_path)
-    assert {f.issue.code for f in audit.findings.kept} == {"stray", "temporary", "unreadable"}
+    assert {f.issue.code: f.count for f in audit.findings.kept} == {"stray": 1, "temporary": 1, "unreadable": 1}
     assert not audit.findings.sound
 
 
@@ -278,7 +309,9 @@ def test_a_fault_in_every_file_is_one_finding() -> None:
 
 
 def test_every_fault_says_what_it_means() -> None:
-    assert all(meaning.endswith(".") for _, meaning in CODES.values())
+    assert all(code.means.endswith(".") for code in CODES.values())
+    silent = {name for name, code in CODES.items() if not code.todo.endswith(".")}
+    assert {CODES[name].severity for name in silent} == {"info"}
 
 
 def test_no_folder(tmp_path: Path) -> None:
@@ -291,7 +324,7 @@ def test_command(tmp_path: Path) -> None:
     put(tmp_path, arrays_of(one_cut()))
     result = CliRunner().invoke(cli, ["verify", str(tmp_path)], standalone_mode=False)
     assert result.return_value == 0
-    assert result.output.splitlines()[-1] == "sound: 1 file of 1 channel"
+    assert result.output.splitlines()[-1].startswith("sound: 1 file of 1 channel; ")
     assert "WWV_10_MHz" in result.output
     arrays = replace_bound(arrays_of(one_cut()))
     put(tmp_path / "bad", arrays)
@@ -301,7 +334,7 @@ def test_command(tmp_path: Path) -> None:
     assert said["sound"] is False
     assert [f["code"] for f in said["findings"]] == ["no_bound"]
     assert said["findings"][0].keys() == {
-        "severity", "code", "channel", "file", "until", "count", "what", "where", "means",
+        "severity", "code", "channel", "file", "until", "count", "what", "where", "means", "todo",
     }  # fmt: skip
     assert said["days"][0]["date"] == "2026-11-22"
 

@@ -172,10 +172,12 @@ class Engine:
         if shown == self._shown and not round_over and self._heartbeat_ns is None:
             return None
         self._shown = shown
+        # At a cycle's beginning the last round's answers are in, even if the next one's are awaited already.
+        settled = self._heartbeat_ns is not None or not self.pool.busy(now)
         self._count_publication(now, record)
         report = self._compile(record, evaluation)
         in_doubt = self.pool.outage() or self._judge.in_leap
-        self.notes += self._teller.notes(report, settled=not self.pool.busy(now), votes_count=not in_doubt)
+        self.notes += self._teller.notes(report, settled=settled, votes_count=not in_doubt)
         return report
 
     def _can_wait(self, now: Instant) -> bool:

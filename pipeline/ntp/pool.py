@@ -89,6 +89,7 @@ class Pool:
         if was_outage:
             self._note("servers answer again")
             for each in self.peers:
+                each.misses = 0  # it was our line and no fault of theirs
                 each.ask_soon(now.monotonic)
                 if each is not peer:  # the first to be heard again is not to decide alone
                     each.begin()

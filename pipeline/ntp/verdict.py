@@ -171,8 +171,8 @@ class Judge:
         self.why = ""
 
     def forget(self) -> None:
-        """The raw clock lost its meaning."""
-        self._last = None
+        """The raw clock lost its meaning; how long ago something was measured is unknown."""
+        self._last = self._measured_raw_ns = None
 
     def judge(self, now: Instant, view: View) -> NtpRecord:
         """The record of this moment."""
@@ -195,9 +195,10 @@ class Judge:
         if self._last is not None and self._holds(now, self._last, view.drift):
             self.why += f"; the last good result is carried on, for {self._holdover_s:g} s at most"
             return self._record(now, view, self._last, NtpState.HOLDOVER, False)
-        if self._last is not None:
-            self.why += f", and the last good result, {self._last.age_s(now):.0f} s old, is no longer believed"
-            self._last = None
+        self._last = None
+        if self._measured_raw_ns is not None:
+            age_s = (now.raw - self._measured_raw_ns) / 1e9
+            self.why += f"; the last good result is {age_s:.0f} s old and no longer believed"
         return self._nothing(now, view, NtpState.STARTING if view.starting else NtpState.UNSYNCED)
 
     def _fault(self, now: Instant, view: View, disagree: bool) -> str:

@@ -84,12 +84,12 @@ TOLD = (
     "12:00:20 WARNING ntp6.example: falseticker, its clock is +80.",
     "15:00:21 WARNING no server answers",
     "15:00:21 WARNING holdover: host clock 8.",
-    "15:04:30 WARNING unsynced: offset unknown; no server answers (9 timeout, 1 kiss:RATE), and the last good result, "
-    "301 s old, is no longer",
+    "15:04:30 WARNING unsynced: offset unknown; no server answers (9 timeout, 1 kiss:RATE); the last good result is "
+    "301 s old and no longer believed",
     "15:12:10 INFO    servers answer again",
     "15:12:11 INFO    synced: host clock 8.",
     "18:01:00 INFO    leap second announced (+1 s) for the end of this UTC day",
-    "00:00:00 WARNING unsynced: offset unknown; nothing is believed until 150 s after the leap second",
+    "23:59:59 WARNING unsynced: offset unknown; nothing is believed until 150 s after the leap second",
     "00:02:30 INFO    the leap second is over; measuring anew",
     "00:02:31 INFO    synced: host clock 12.",
 )

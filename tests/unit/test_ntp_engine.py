@@ -188,6 +188,20 @@ class TestOutage:
         told = [note.text.split(":")[0] for _, note in w.notes[before:]]
         assert told == ["servers answer again", "synced"], "no verdict comes and goes while answers come in"
 
+    def test_log_tells_of_an_outage_though_requests_are_always_under_way(self) -> None:
+        """Servers are asked in every second, and a second is also what an answer may take."""
+        config = replace(OWN, publish_interval_s=1.0, timeout_s=1.0, holdover_s=5.0)
+        w = world(4, config=config, lan=True)
+        w.run(5.5)
+        for server in w.servers:
+            server.up = False
+        w.run(15)
+        for server in w.servers:
+            server.up = True
+        w.run(5)
+        told = [note.text.split(":")[0] for _, note in w.notes]
+        assert told == ["synced", "no server answers", "holdover", "unsynced", "servers answer again", "synced"]
+
     def test_lan_outage_shows_in_the_next_cycle(self) -> None:
         w = world(5, lan=True)
         w.run(25)

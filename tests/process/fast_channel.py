@@ -21,7 +21,7 @@ from helpers import Names, wait_for
 from pipeline import npz
 from pipeline.config import Channel, Config, Ntp, Radiod, Recorder
 from pipeline.records import NtpRecord, NtpState
-from pipeline.segments import create_segment, open_segment
+from pipeline.segments import create_segment, open_segment, read_checkpoint
 from pipeline.shm import Board, Segment, segment_name, unlink
 from pipeline.simulator.status import build_tlvs, gps_time_ns, integer_bytes
 from pipeline.sockets import ChannelSockets, open_channel, sender
@@ -80,10 +80,10 @@ class FastChannel:
             )
         )
 
-    def worker(self) -> Worker:
+    def worker(self, lifeline: NoLifeline | None = None) -> Worker:
         """A new worker, which goes on where the last one stopped."""
         context = WorkerContext(self.config, self.channel, 0, self.board, self.sockets, self.segment, "session", 0)
-        stub: Any = NoLifeline()
+        stub: Any = lifeline or NoLifeline()
         return Worker(context, stub)
 
     def restart(self) -> None:
@@ -133,6 +133,12 @@ class FastChannel:
     def record(self) -> Any:
         """What the worker says of the channel."""
         return self.board.channels[0].read()
+
+    @property
+    def cut_off(self) -> int | None:
+        """Seconds of the stream that are in files, as the next worker would find it; None before the first."""
+        state = read_checkpoint(self.segment)
+        return state["epochs"][-1]["cut"] // RATE if state else None
 
     def files(self) -> list[Path]:
         """Minute files in order of time, parts too; nothing else may have such a name."""

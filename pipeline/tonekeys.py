@@ -8,6 +8,7 @@ is what is left when that is taken off: label less UTC, the station's word again
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,13 @@ import numpy as np
 from pipeline.config import Channel, Station
 from pipeline.stream.audio import Complex
 from pipeline.stream.minute import Minute
-from pipeline.stream.pulses import locator_position, pulses
-from pipeline.stream.timeline import SECOND
-from pipeline.stream.tones import BEFORE_S, NOTHING, Tones, listen, tone_evidence
+from pipeline.stream.pulses import locator_position, path_delay_s, pulses
+from pipeline.stream.timeline import MINUTE, SECOND
+from pipeline.stream.toneanchor import Onset
+from pipeline.stream.tones import AGREEMENT_S, BEFORE_S, EARLIEST_S, NOTHING, Tones, listen, survey, tone_evidence
+from pipeline.stream.tonesearch import SEARCH_S
+
+HOUR = 60 * MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,44 @@ def tail_of(minute: Minute, iq: Complex, extra: Complex) -> Tail | None:
 
 
 def hear(minute: Minute, channel: Channel, iq: Complex, tail: Tail | None) -> Tones:
-    """Look for the tones of the channel's stations in a decoded minute."""
-    wanted = pulses(channel.stations, channel.frequency_hz, minute.utc_ns % (3600 * SECOND) == 0)
-    return listen(iq, minute.rate_hz, wanted, tail.before(minute) if tail else None)
+    """Look for the tones of the channel's stations in a decoded minute; onsets are within 30 s of iq[0].
+
+    Where the label may be further off than tones are usually looked for, anywhere in it.
+    """
+    before = tail.before(minute) if tail else None
+    hour = minute.utc_ns % HOUR == 0
+    if minute.anchor.uncertainty_ns <= SEARCH_S * SECOND:
+        return listen(iq, minute.rate_hz, pulses(channel.stations, channel.frequency_hz, hour), before)
+    wanted = dict.fromkeys(pulses(channel.stations, channel.frequency_hz, False))
+    if hour or (minute.utc_ns + MINUTE) % HOUR == 0:
+        wanted |= dict.fromkeys(pulses(channel.stations, channel.frequency_hz, True))
+    found = survey(iq, minute.rate_hz, tuple(wanted), before)
+    # The next minute's tone, as this one's that was before the file.
+    return found.later(-60.0) if found.heard and found.heard[0].onset_s > 30.0 else found
+
+
+def onset_of(minute: Minute, keys: Mapping[str, Any], station: Station) -> Onset | None:
+    """What the keys of a minute's file say of its timeline; None without a tone, or without ticks that agree."""
+    if not (keys["tone_detected"] and keys["tick_count"]) or len(minute.segments) != 1:
+        return None
+    onset_ms, tick_ms = float(keys["tone_onset_ms"]), float(keys["tick_onset_ms"])
+    if abs(onset_ms - tick_ms) > 1e3 * AGREEMENT_S:
+        return None
+    name = str(keys["tone_station"])
+    delay, doubt = path_delay_s(name, *position_of(station))
+    after_s = (onset_ms - (minute.anchor.utc_at(minute.first_timestamp) - minute.utc_ns) / 1e6) / 1e3
+    after_s += 60.0 if after_s < EARLIEST_S else 0.0
+    at = round(after_s * minute.rate_hz)
+    return Onset(
+        minute.epoch_id,
+        minute.rate_hz,
+        name,
+        minute.first_timestamp + at,
+        round((after_s - at / minute.rate_hz) * SECOND),
+        round(float(keys["tone_uncertainty_ms"]) * 1e6),
+        round(delay * SECOND),
+        round(doubt * SECOND),
+    )
 
 
 def position_of(station: Station) -> tuple[float, float]:

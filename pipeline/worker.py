@@ -216,6 +216,8 @@ class Worker:
         if self._progress.failure is not None:
             log.info("%s: minutes can be written again", self._channel.name)
         self._progress.failure, self._failures = None, 0
+        for onset in written.onsets:
+            self._cutter.tones.add(onset)
         if early is None:
             self._release(written.cut)
         else:

@@ -27,7 +27,8 @@ from pipeline.retention import sweep
 from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
 from pipeline.stream.timeline import SECOND
-from pipeline.tonekeys import Tail, tail_of
+from pipeline.stream.toneanchor import Onset
+from pipeline.tonekeys import Tail, onset_of, tail_of
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +41,13 @@ MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a job: the files, or the error that stopped it."""
+    """What became of a job: the files, or the error that stopped it; and the minute tones in what was written."""
 
     cut: Cut
     paths: tuple[Path, ...]
     error: OSError | None
     duration_s: float
+    onsets: tuple[Onset, ...] = ()
 
 
 class Writer:
@@ -108,6 +110,7 @@ class Writer:
         begin = time.monotonic()
         error: OSError | None = None
         paths: list[Path] = []
+        onsets: list[Onset] = []
         try:
             self._tidy(cut, contexts)
             tail, built = self._tail, []
@@ -116,6 +119,8 @@ class Writer:
                 arrays = build(minute, context, tail)
                 tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
                 built.append((minute, arrays))
+                onset = onset_of(minute, arrays, context.station)
+                onsets += [onset] if onset else []
             self.copied = True
             for minute, arrays in built:
                 paths.append(self._store(minute, arrays))
@@ -128,7 +133,7 @@ class Writer:
             error = OSError(errno.EEXIST, str(failure))
         except BaseException as failure:
             self._fault = failure
-        self._result = Written(cut, tuple(paths), error, time.monotonic() - begin)
+        self._result = Written(cut, tuple(paths), error, time.monotonic() - begin, tuple(onsets))
         self._wake()
 
     def _tidy(self, cut: Cut, contexts: list[Context]) -> None:

@@ -143,11 +143,29 @@ def _whistle(rng: Rng, count: int, rate: int) -> Audio:
     return np.sin(2 * np.pi * hz * np.arange(count) / rate).astype(np.float32)
 
 
+def _fading(rng: Rng, count: int, rate: int) -> Iq:
+    """A carrier that comes over many paths: its level goes to nothing and back (Rayleigh), from slowly to quickly."""
+    knots = max(4, round(count / rate * 10 ** rng.uniform(-1, 0.7)))
+    paths = white(rng, knots)
+    at, places = np.arange(count), np.linspace(0, count - 1, knots)
+    level = np.interp(at, places, paths.real) + 1j * np.interp(at, places, paths.imag)
+    return (white(rng, count) + strength(rng) * level * carrier(rng, count, rate)).astype(np.complex64)
+
+
+def _elsewhere(rng: Rng, count: int, rate: int) -> Iq:
+    """A station whose minute begins at another second, as behind a label that is off by more than is looked for."""
+    station = rng.choice(["WWV", "WWVH", "CHU"])
+    minute, before = station_minute(rng, rng.uniform(10, 60), station, rng.uniform(2.0, 58.0), rate)
+    return np.concatenate((before, minute))
+
+
 NOISES: dict[str, Callable[[Rng, int, int], Iq]] = {
     "white": lambda rng, count, rate: white(rng, count),
     "carrier": lambda rng, count, rate: white(rng, count) + strength(rng) * carrier(rng, count, rate),
     "impulses": _impulses,
     "gaps": _gaps,
+    "fading": _fading,
+    "other second": _elsewhere,
 }
 # What modulates a carrier.
 SOUNDS: dict[str, Callable[[Rng, int, int], Audio]] = {
@@ -159,6 +177,8 @@ SOUNDS: dict[str, Callable[[Rng, int, int], Audio]] = {
     "whistle": _whistle,
 }
 KINDS = (*NOISES, *SOUNDS)
+# Where there is a minute tone, only not at the minute.
+ELSEWHERE = frozenset({"other second"})
 
 
 def noise_minutes(kind: str, rng: Rng, number: int, rate: int = RATE) -> Iterator[tuple[Iq, Iq]]:
@@ -182,8 +202,9 @@ def station_minute(
     rate: int = RATE,
     offset_hz: float = 0.0,
     noise: bool = True,
+    ticks: bool = True,
 ) -> tuple[Iq, Iq]:
-    """A minute of a station and the 3 s before it, with ticks; the minute tone begins `onset_s` after iq[0].
+    """A minute of a station and the 3 s before it, with ticks; a minute tone begins `onset_s` after iq[0].
 
     `snr_db` is the minute tone's energy over the noise's density in the demodulated audio, as
     `Tone.snr_db` states it. Depth 0.9 (CHU 0.8, upper sideband only).
@@ -192,11 +213,14 @@ def station_minute(
                                 "CHU": (1000, 0.5, 0.3, 0.8)}[station]  # fmt: skip
     count = (SECONDS + BEFORE) * rate
     sound = np.zeros(count, complex)
-    for second in range(-2, SECONDS):
+    for second in range(-BEFORE - int(np.floor(onset_s)), SECONDS - int(np.floor(onset_s))):
         if second % 60 in (29, 59) or (station == "CHU" and (31 <= second % 60 <= 39 or second % 60 >= 50)):
             continue
         begin = (BEFORE + second + onset_s) * rate
-        n = np.arange(int(np.ceil(begin)), min(count, int(np.ceil(begin + (tick_s if second else lasts) * rate))))
+        if second % 60 and not ticks:
+            continue
+        end = begin + (tick_s if second % 60 else lasts) * rate
+        n = np.arange(max(0, int(np.ceil(begin))), min(count, int(np.ceil(end))))
         # The analytic signal of sin(2 pi hz t) from its beginning on.
         sound[n] += depth * -1j * np.exp(2j * np.pi * hz * (n - begin) / rate)
     upper = station == "CHU"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.audit.gaplist import runs
-from pipeline.stream.audio import TAPS, Complex, bands, block_of, find_carrier, follow
+from pipeline.stream.audio import TAPS, Complex, bands, block_of, demodulated, find_carrier
 from pipeline.stream.pulses import pulses
 from pipeline.stream.tones import Tones, listen
 from pipeline.tonekeys import tone_keys
@@ -159,9 +159,7 @@ def first_audio(values: Values, seconds: float) -> tuple[Floats, Floats] | None:
     if not stretch.all() or len(stretch) < count:
         return None
     along = bands(stretch, rate, carrier_offset(values), (), upper_only=True)
-    level = float(np.abs(along.carrier).mean())
-    sound = follow(stretch, along, np.arange(count)).real
-    return np.arange(count) / rate, sound / (level or 1.0)
+    return np.arange(count) / rate, demodulated(stretch, along, np.arange(count))
 
 
 def duration(seconds: float) -> str:

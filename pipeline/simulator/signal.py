@@ -103,14 +103,21 @@ def wwv_pulses(minute: int, second: int) -> Iterator[Pulse]:
 
 
 def chu_pulses(minute: int, second: int) -> Iterator[Pulse]:
-    """CHU's audio: 1000 Hz for 300 ms a second, 10 ms at :31..:39, none at :29, 500 ms at :00, 1 s on the hour."""
+    """CHU's audio in one second of a minute since the epoch (NRC, simplified).
+
+    1000 Hz for 500 ms at :00, on the hour 1 s and then silence until :10; 300 ms at the other seconds but :29 (none),
+    :31 to :39 (10 ms, then the code's carrier) and :50 to :59 (10 ms, for the voice, which is left out).
+    """
+    on_the_hour = minute % 60 == 0
     if second == 0:
-        yield Pulse(0.0, 1.0 if minute % 60 == 0 else 0.5, 1000.0, 0.8)
+        yield Pulse(0.0, 1.0 if on_the_hour else 0.5, 1000.0, 0.8)
+    elif second == 29 or (on_the_hour and second < 10):
+        return
     elif 31 <= second <= 39:
         yield Pulse(0.0, 0.01, 1000.0, 0.8)
         yield Pulse(0.133, 0.367, 2125.0, 0.3)
-    elif second != 29:
-        yield Pulse(0.0, 0.3, 1000.0, 0.8)
+    else:
+        yield Pulse(0.0, 0.01 if second >= 50 else 0.3, 1000.0, 0.8)
 
 
 @dataclass(frozen=True, slots=True)

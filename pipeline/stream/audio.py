@@ -1,9 +1,8 @@
 """The audio of an AM station in a stream of IQ, demodulated along its own carrier.
 
-The carrier's phase is followed through a filter some tens of Hz wide, so Doppler shift, fading and an
-oscillator that is some Hz off do not matter. Tones are looked at twice: `Bands` has the whole
-minute in narrow bands at 250 Hz, cheap enough for every minute; `follow` gives the audio itself at the full
-rate, for the few places where time is read to a fraction of a sample.
+The carrier's frequency is followed, so Doppler shift and an oscillator that is some Hz off do not matter. Tones are
+looked at twice: `Bands` has the whole minute in narrow bands at 250 Hz, cheap enough for every minute; `follow`
+gives the audio itself at the full rate, for the few places where time is read to a fraction of a sample.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ TAPS = 4
 NOISE_WIDTH = 1.73  # of a Blackman window, in units of one over its length
 # 20 ms of carrier: wide enough for any Doppler shift, and WWV's 100 Hz code averages out.
 CARRIER_SMOOTHING = 5
+# Samples of the bands over which a carrier's frequency is taken: a second.
+FOLLOWED = 250
 # An oscillator 10 ppm off at 15 MHz.
 CARRIER_REACH_HZ = 150
 CARRIER_STEP_HZ = 4
@@ -39,13 +40,15 @@ class Bands:
     upper and lower (conjugated), each along the carrier, so that a tone has the same phase in both; |iq| = 1 is
     full scale. They are kept apart since a second station's carrier is not the one that is followed: its tone turns
     slowly, one way in one sideband and the other way in the other. `valid` is False where a sample that was not
-    received takes part, and the bands are zero there.
+    received takes part, and the bands are zero there. `phase` (rad) is what is followed: the carrier's, smooth, so
+    that it goes on where two stations' carriers cancel for a moment.
     """
 
     rate_hz: int
     block: int
     carrier_hz: float
     carrier: Complex
+    phase: Floats
     audio: Mapping[int, Complex]
     valid: Flags
 
@@ -128,19 +131,36 @@ def bands(iq: Complex, rate_hz: int, carrier_hz: float, tones: Sequence[int], up
     valid = _received(iq, block_of(rate_hz), len(found[0]))
     kernel = np.full(CARRIER_SMOOTHING, 1 / CARRIER_SMOOTHING, np.float32)
     carrier = np.convolve(found[0], kernel, "same").astype(np.complex64)
-    along = np.conj(_unit(carrier))
+    phase = _smooth_phase(carrier)
+    along = np.exp(-1j * phase).astype(np.complex64)
     audio = {}
     for number, hz in enumerate(tones):
         rows = [found[1 + number * len(sides)] * along]
         if not upper_only:
             rows.append(np.conj(found[2 + number * 2] * along))
         audio[hz] = np.stack(rows) * valid
-    return Bands(rate_hz, block_of(rate_hz), carrier_hz, carrier, audio, valid)
+    return Bands(rate_hz, block_of(rate_hz), carrier_hz, carrier, phase, audio, valid)
 
 
-def _unit(values: npt.NDArray[np.complexfloating]) -> Complex:
-    size = np.abs(values)
-    return (values / np.where(size > 0, size, 1)).astype(np.complex64)
+def _smooth_phase(carrier: Complex) -> Floats:
+    """The integral of the carrier's frequency, which is that of a second around: rad, 0 at the first sample."""
+    lag = CARRIER_SMOOTHING
+    if len(carrier) <= lag:
+        return np.zeros(len(carrier))
+    steps = carrier[lag:].astype(np.complex128) * np.conj(carrier[:-lag])
+    sums = np.concatenate(([0.0], np.cumsum(steps)))
+    at = np.arange(len(carrier)) - lag // 2
+    low, high = (np.clip(at + reach, 0, len(steps)) for reach in (-FOLLOWED // 2, FOLLOWED // 2))
+    advance = np.angle(sums[high] - sums[low]) / lag
+    return np.concatenate(([0.0], np.cumsum(advance[:-1])))
+
+
+def _interpolated(of: Bands, indices: npt.NDArray[np.int64]) -> tuple[Complex, Floats]:
+    """The carrier and the phase that is followed, at samples of the stretch."""
+    centres = of.index(0) + of.block * np.arange(len(of.carrier))
+    carrier = np.interp(indices, centres, of.carrier.real) + 1j * np.interp(indices, centres, of.carrier.imag)
+    turns = 2 * np.pi * np.remainder((of.carrier_hz / of.rate_hz) * indices, 1.0)
+    return carrier * np.exp(1j * turns), np.interp(indices, centres, of.phase) + turns
 
 
 def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Complex:
@@ -148,9 +168,15 @@ def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Complex:
 
     The mean of it against exp(2j pi hz t) is the upper row of `Bands.audio`, that of its conjugate the lower one.
     """
-    centres = of.index(0) + of.block * np.arange(len(of.carrier))
-    carrier = np.interp(indices, centres, of.carrier.real) + 1j * np.interp(indices, centres, of.carrier.imag)
-    turns = np.remainder((of.carrier_hz / of.rate_hz) * indices, 1.0)
+    carrier, phase = _interpolated(of, indices)
     # Without the carrier itself: cut off anywhere it would be a tone's equal at any frequency.
-    along = iq[indices] * np.conj(_unit(carrier * np.exp(2j * np.pi * turns))) - np.abs(carrier)
-    return along.astype(np.complex64)
+    along: Complex = ((iq[indices] - carrier) * np.exp(-1j * phase)).astype(np.complex64)
+    return along
+
+
+def demodulated(iq: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Floats:
+    """The audio at samples `indices`, as a synchronous AM detector gives it, in units of the mean carrier."""
+    carrier, _ = _interpolated(of, indices)
+    size = np.abs(carrier)
+    along = (iq[indices] - carrier) * np.conj(carrier / np.where(size > 0, size, 1))
+    return (along.real / (float(np.abs(of.carrier).mean()) or 1.0)).astype(np.float64)

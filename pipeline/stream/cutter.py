@@ -17,6 +17,7 @@ from pipeline.stream.intake import HELD_SHARE, Intake, Rejected
 from pipeline.stream.journal import Kind
 from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs
 from pipeline.stream.timeline import MINUTE, SECOND, STATUS_REACH_S, Anchor, Epoch, HostClock, next_anchor
+from pipeline.stream.toneanchor import ToneWatch
 
 # A status normally follows the first packet of a timeline at once; until one has come or
 # this much has been received, the timeline's place in UTC is not acted on.
@@ -65,6 +66,7 @@ class Cutter:
         # A predecessor's cut that is to be made again, without its minutes.
         self.again: Cut | None = None
         self.counted = intake.rejected
+        self.tones = ToneWatch()
         self._tidied = (intake.journal.count, 0)
         self._next_look = (0, 0)
 
@@ -180,6 +182,8 @@ class Cutter:
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
         proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
+        if proposed is not None:
+            proposed = self.tones.instead_of(proposed, epoch.id, piece.anchor, end)
         # Nothing comes after a stop that a better anchor could be for.
         moves = proposed is not None and result.tail_cause != "stop"
         following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor

@@ -39,6 +39,7 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
         "pending": [list(said) for said in intake.pending],
         "counters": [intake.received, intake.late, intake.reordered, intake.statuses_unmatched],
         "counted": list(cutter.counted),
+        "tones": cutter.tones.to_json(),
         "cut": cut and _cut_to_json(cut),
     }
 
@@ -81,6 +82,7 @@ def restore(intake: Intake, cutter: Cutter, state: dict[str, Any] | None) -> Non
         intake.break_ns = state.get("break_ns")
         counted = max(journal.first, state["count"])
         cutter.counted = Rejected(*state["counted"])
+        cutter.tones.load_json(state.get("tones", ()))
         cutter.again = _cut_from_json(state["cut"]) if state["cut"] else None
     rows = journal.records(counted)
     _replay(intake, rows)

@@ -52,6 +52,18 @@ STATUS_REACH_S = 10
 STATUS_AHEAD_S = 0.5
 
 
+# Whose word counts more: tones are the last resort where there is neither radiod nor NTP.
+TRUST = {
+    AnchorSource.NONE: 0,
+    AnchorSource.WALL_CLOCK: 1,
+    AnchorSource.WWV: 2,
+    AnchorSource.WWVH: 2,
+    AnchorSource.CHU: 2,
+    AnchorSource.NTP: 3,
+    AnchorSource.RADIOD: 4,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class HostClock:
     """What is known of the host's clock: offset host - UTC and its bound, ns; None = nothing."""
@@ -280,14 +292,14 @@ def next_anchor(current: Anchor, proposed: Anchor, at: int) -> Anchor:
 
     A label must not wander with every new pair, so the one in force stays unless the
     proposal is clearly different (beyond its own uncertainty, or at another rate) or clearly
-    better (half the uncertainty, or radiod's word instead of none).
+    better (half the uncertainty, or of a source that is trusted more).
     """
     difference = abs(proposed.utc_at(at) - current.utc_at(at))
     if (
         proposed.rate_hz != current.rate_hz
         or difference > proposed.uncertainty_ns
         or 2 * proposed.uncertainty_ns < current.uncertainty_ns
-        or (proposed.source is AnchorSource.RADIOD and current.source is not AnchorSource.RADIOD)
+        or TRUST[proposed.source] > TRUST[current.source]
     ):
         return proposed
     return replace(current, uncertainty_ns=proposed.uncertainty_ns + difference, evidence_ns=proposed.evidence_ns)

@@ -1,6 +1,7 @@
 """The minute tone of WWV, WWVH and CHU: an independent check of a minute's label.
 
-Looked for only within 1.5 s of the labelled minute, so a tone can never choose another minute. What is
+`listen` looks only within 1.5 s of the labelled minute, `survey` anywhere in it for a label that may be seconds
+off; which minute a tone begins it cannot say (`toneanchor`). What is
 sent is in `pulses`, whether it is there is decided in `tonesearch`, its time read in `tonetiming`. The tone
 comes late by its way from the transmitter; nothing here is corrected for that except `tone_evidence`.
 """
@@ -13,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.stream.audio import Complex, bands, find_carrier
+from pipeline.stream.audio import Bands, Complex, bands, find_carrier
 from pipeline.stream.pulses import Pulse, path_delay_s
-from pipeline.stream.tonesearch import Find, find
+from pipeline.stream.tonesearch import Find, find, find_anywhere
 from pipeline.stream.tonetiming import Ticks, Tone, time_ticks, time_tones
 
 # What lies before the minute and belongs to the look at its beginning.
@@ -23,6 +24,8 @@ BEFORE_S = 2.6
 HEAD_S = 6.0
 LOWEST_RATE_HZ = 4_000
 SHORTEST_S = 10.0
+# What must be seen before a tone is 0.9 s, and after it 1.3 s with itself: so it is in one minute or in the next.
+EARLIEST_S = -1.7
 # How far a tone and its ticks may be apart to confirm each other.
 AGREEMENT_S = 0.001
 UNKNOWN_DB = -999.0
@@ -45,6 +48,11 @@ class Tones:
         at = {tone.station: tone.onset_s for tone in self.heard}
         return at["WWVH"] - at["WWV"] if {"WWV", "WWVH"} <= at.keys() else math.nan
 
+    def later(self, seconds: float) -> Tones:
+        """The same with all onsets `seconds` later."""
+        heard = tuple(replace(tone, onset_s=tone.onset_s + seconds) for tone in self.heard)
+        return Tones(heard, self.ticks and replace(self.ticks, onset_s=self.ticks.onset_s + seconds))
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -64,16 +72,12 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     `iq` (complex64) is the minute, zeros where nothing was received; `before` is what came directly before it,
     of which the last 2.6 s are used. Without it a tone that begins before iq[0] is timed by its end.
     """
-    if rate_hz < LOWEST_RATE_HZ or len(iq) < SHORTEST_S * rate_hz or not wanted:
+    if not _can_be_heard(iq, rate_hz, wanted):
         return NOTHING
-    upper = all(pulse.upper_only for pulse in wanted)
+    upper, audio = _demodulation(wanted)
     lead, split = round(BEFORE_S * rate_hz), round(HEAD_S * rate_hz)
-    head = np.zeros(lead + split, np.complex64)
-    head[lead:] = iq[:split]
-    if before is not None and len(before):
-        head[lead - min(lead, len(before)) : lead] = before[-lead:]
+    head = _with_lead(iq[:split], before, lead)
     carrier_hz = find_carrier(iq, rate_hz)
-    audio = sorted({pulse.hz for pulse in wanted})
     first = bands(head, rate_hz, carrier_hz, audio, upper)
     rest = bands(iq[split:], rate_hz, carrier_hz, audio, upper)
     if not (np.isfinite(first.carrier).all() and np.isfinite(rest.carrier).all()):
@@ -85,14 +89,62 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     if not best:
         return NOTHING
     tones = [replace(tone, onset_s=tone.onset_s - lead_s) for tone in time_tones(head, first, best, upper)]
-    # On the hour several stations send the same tone, and their ticks tell them apart.
-    rivals = [one for one in found if one.pulse.hz == best[0].pulse.hz]
-    heard = [(time_ticks(iq[split:], rest, one.pulse, tones[0], rest_s, one.density), one.pulse) for one in rivals]
-    ticks, pulse = max(heard, key=lambda pair: pair[0].count if pair[0] else 0)
+    ticks, station = _ticks(iq[split:], rest, found, tones[0], rest_s)
     if not best[0].sure and not _confirmed(tones[0], ticks):
         return NOTHING
     sure = [tone for tone, one in zip(tones, best, strict=True) if one.sure or one is best[0]]
-    return Tones((replace(sure[0], station=pulse.station), *sure[1:]), ticks)
+    return Tones((replace(sure[0], station=station), *sure[1:]), ticks)
+
+
+def survey(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
+    """Look for a minute tone anywhere in a minute's samples, for a label that may be seconds off.
+
+    As `listen`, but only what stands out from the whole minute, and whose second ticks are heard too, is believed.
+    Onsets are from -1.7 to 58.3 s after iq[0]: one in any minute.
+    """
+    if not _can_be_heard(iq, rate_hz, wanted):
+        return NOTHING
+    upper, audio = _demodulation(wanted)
+    lead = round(BEFORE_S * rate_hz)
+    whole = _with_lead(iq, before, lead)
+    of = bands(whole, rate_hz, find_carrier(iq, rate_hz), audio, upper)
+    if not np.isfinite(of.carrier).all():
+        return NOTHING
+    lead_s = lead / rate_hz
+    begin_s, end_s = lead_s + EARLIEST_S, lead_s + EARLIEST_S + 60.0
+    found = [one for pulse in wanted if (one := find_anywhere(of, pulse, begin_s, end_s)) is not None]
+    for best in _best(found):
+        [timed] = time_tones(whole, of, [best], upper)
+        tone = replace(timed, onset_s=timed.onset_s - lead_s)
+        ticks, station = _ticks(whole, of, found, tone, -lead_s)
+        if _confirmed(tone, ticks):
+            return Tones((replace(tone, station=station),), ticks)
+    return NOTHING
+
+
+def _can_be_heard(iq: Complex, rate_hz: int, wanted: Sequence[Pulse]) -> bool:
+    return rate_hz >= LOWEST_RATE_HZ and len(iq) >= SHORTEST_S * rate_hz and bool(wanted)
+
+
+def _demodulation(wanted: Sequence[Pulse]) -> tuple[bool, list[int]]:
+    """Whether only the upper sideband is sent, and the tones' frequencies."""
+    return all(pulse.upper_only for pulse in wanted), sorted({pulse.hz for pulse in wanted})
+
+
+def _with_lead(iq: Complex, before: Complex | None, lead: int) -> Complex:
+    """`iq` after the last `lead` samples of `before`, zeros where that is shorter."""
+    whole = np.zeros(lead + len(iq), np.complex64)
+    whole[lead:] = iq
+    if before is not None and len(before):
+        whole[lead - min(lead, len(before)) : lead] = before[-lead:]
+    return whole
+
+
+def _ticks(iq: Complex, of: Bands, found: list[Find], tone: Tone, first_s: float) -> tuple[Ticks | None, str]:
+    """The second ticks and whose they are: on the hour several stations send the same tone."""
+    rivals = [one for one in found if one.pulse.hz == tone.hz]
+    heard = [(time_ticks(iq, of, one.pulse, tone, first_s, one.density), one.pulse.station) for one in rivals]
+    return max(heard, key=lambda pair: pair[0].count if pair[0] else 0)
 
 
 def _confirmed(tone: Tone, ticks: Ticks | None) -> bool:

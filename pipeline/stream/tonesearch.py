@@ -40,26 +40,32 @@ ENOUGH_REST = 0.2  # of the places to compare with; with fewer the rest counts a
 # Level between pulses over level in them, and late in a pulse over early in it.
 MOST_OUTSIDE = 0.5
 LEAST_LATE, MOST_LATE = 0.45, 2.2
-# No fifth of a pulse may be silent, where noise is so much weaker that it can be told.
+# No fifth of a pulse may be silent or out of phase, where noise is so much weaker that it can be told.
 FIFTHS, LEAST_PART, CLEAR = 5, 0.35, 25.0
 # Log-likelihood by which it must be a whole pulse rather than one as short as a tick, which CHU's are 0.3 s of.
 DISTINCT = 8.0
 # Between early and late in a pulse: a sample clock 50 ppm off turns a tone by 0.13 rad.
 MOST_TURN_RAD, TURN_SPREADS = 0.2, 3.0
 LEAST_AROUND = 0.25  # of the stretch beside it
+# A second station's carrier is off the one that is followed by the difference of two Doppler shifts: its tone turns
+# one way in the upper sideband and the other way in the lower. Looked for coarsely, then finely around the best.
+TURNS_HZ = (0.0, -0.75, 0.75)
+FINE_TURNS_HZ = tuple(step / 8 for step in range(-4, 5))
 
 
 @dataclass(frozen=True, slots=True)
 class Find:
     """A pulse in the bands: fit 0..1, the band sample it begins at, the noise's density (power per Hz) around it.
 
-    Where it is not `sure` it must be confirmed by its station's ticks.
+    `turn_hz` is how much higher its carrier is than the one that is followed. Where it is not `sure` it must be
+    confirmed by its station's ticks.
     """
 
     pulse: Pulse
     fit: float
     at: int
     density: float
+    turn_hz: float
     sure: bool
 
 
@@ -68,25 +74,80 @@ def find(first: Bands, rest: Bands, pulse: Pulse, lead_s: float, rest_s: float) 
 
     The minute is `lead_s` after the begin of `first`; `rest` begins `rest_s` after the minute.
     """
-    fit, begins = fits(first, pulse)
-    seconds = (first.index(0) + begins * first.block) / first.rate_hz - lead_s
-    fit = np.where(np.abs(seconds) <= SEARCH_S, fit, 0.0)
-    best = int(np.argmax(fit)) if len(fit) else 0
-    if not len(fit) or fit[best] < LEAST_FIT:
+    found = _best_place(first, pulse, lead_s - SEARCH_S, lead_s + SEARCH_S)
+    if found is None:
         return None
-    elsewhere, compared = _elsewhere(rest, pulse, rest_s)
-    if _odds(fit[best]) < LEAST_RATIO * _odds(elsewhere):
+    at, fit, turn_hz = found
+    others, places = fits(rest, pulse, turn_hz)
+    seconds = rest_s + _seconds(rest, places)
+    low, high = seconds - pulse.before_s, seconds + pulse.length_s + pulse.after_s
+    # The next minute's tone may be as early as this one's.
+    quiet = _quiet(pulse, low, high) & (high < 60.0 - SEARCH_S)
+    return _judged(first, pulse, at, fit, turn_hz, others[quiet])
+
+
+def find_anywhere(whole: Bands, pulse: Pulse, begin_s: float, end_s: float) -> Find | None:
+    """The pulse that begins between two places of a stretch of a minute (s after its begin), None in any doubt.
+
+    It must stand out from all the rest of the stretch, and nothing there may look like another one.
+    """
+    found = _best_place(whole, pulse, begin_s, end_s)
+    if found is None:
         return None
-    independent = sum(lengths(first, pulse)) / first.band_rate_hz * first.noise_hz
+    at, fit, turn_hz = found
+    others, places = fits(whole, pulse, turn_hz)
+    # As if the pulse found were the minute's: what is quiet then has nothing like it.
+    since = _seconds(whole, places) - _seconds(whole, np.array(at))
+    beyond = np.abs(since) >= pulse.before_s + pulse.length_s + pulse.after_s
+    since %= 60.0
+    low, high = since - pulse.before_s, since + pulse.length_s + pulse.after_s
+    others = others[beyond & _quiet(pulse, low, high) & (high < 60.0)]
+    if others.max(initial=0.0) >= LEAST_FIT_WITH_TICKS:
+        return None
+    return _judged(whole, pulse, at, fit, turn_hz, others)
+
+
+def _best_place(of: Bands, pulse: Pulse, begin_s: float, end_s: float) -> tuple[int, float, float] | None:
+    """Where the pulse fits best that begins between two times of the stretch, its fit, and its carrier's turn."""
+    best: tuple[int, float, float] | None = None
+    for turn_hz in (0.0,) if pulse.upper_only else TURNS_HZ:
+        fit, begins = fits(of, pulse, turn_hz)
+        seconds = _seconds(of, begins)
+        fit = np.where((seconds >= begin_s) & (seconds < end_s), fit, 0.0)
+        place = int(np.argmax(fit)) if len(fit) else 0
+        if len(fit) and fit[place] >= LEAST_FIT and (best is None or fit[place] > best[1]):
+            best = int(begins[place]), float(fit[place]), turn_hz
+    return best
+
+
+def _seconds(of: Bands, begins: Ints) -> Floats:
+    """When places of the bands are, s after the begin of the stretch."""
+    seconds: Floats = (of.index(0) + begins * of.block) / of.rate_hz
+    return seconds
+
+
+def _quiet(pulse: Pulse, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
+    """Which of the spans low to high (s after the minute) have nothing like the minute tone in them."""
+    quiet: npt.NDArray[np.bool_] = np.logical_or.reduce([(low > begin) & (high < end) for begin, end in pulse.quiet_s])
+    return quiet
+
+
+def _judged(of: Bands, pulse: Pulse, at: int, fit: float, turn_hz: float, others: Floats) -> Find | None:
+    """The pulse at `at`, None unless it stands out from `others`, the fits where it should not be."""
+    elsewhere = float(others.max(initial=0.0))
+    compared = np.count_nonzero(others) / max(1, len(others))
+    if _odds(fit) < LEAST_RATIO * _odds(elsewhere):
+        return None
+    independent = sum(lengths(of, pulse)) / of.band_rate_hz * of.noise_hz
     loud = compared < ENOUGH_REST or elsewhere > LOUD / independent
-    if loud and fit[best] < LEAST_FIT_WITH_TICKS:
+    if loud and fit < LEAST_FIT_WITH_TICKS:
         return None
-    found = _shape(first, pulse, int(begins[best]))
+    turn_hz = _fine_turn(of, pulse, at, turn_hz)
+    found = _shape(of, pulse, at, turn_hz)
     if found is None:
         return None
     density, in_step = found
-    sure = in_step and (not loud or bool(fit[best] >= LEAST_FIT_AMONG_OTHERS))
-    return Find(pulse, float(fit[best]), int(begins[best]), density, sure)
+    return Find(pulse, fit, at, density, turn_hz, in_step and (not loud or fit >= LEAST_FIT_AMONG_OTHERS))
 
 
 def _odds(fit: float) -> float:
@@ -110,14 +171,36 @@ def _power(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return power
 
 
-def fits(of: Bands, pulse: Pulse) -> tuple[Floats, Ints]:
+def _turned(of: Bands, hz: int, turn_hz: float) -> Complex:
+    """A tone's sidebands along a carrier that is `turn_hz` higher than the one that is followed."""
+    if not turn_hz:
+        return of.audio[hz]
+    turn = np.exp((-2j * np.pi * turn_hz / of.band_rate_hz) * np.arange(len(of.valid))).astype(np.complex64)
+    turned: Complex = of.audio[hz] * np.stack((turn, np.conj(turn)))
+    return turned
+
+
+def _fine_turn(of: Bands, pulse: Pulse, at: int, turn_hz: float) -> float:
+    """The turn near `turn_hz` that explains most of a pulse."""
+    if pulse.upper_only:
+        return 0.0
+    inside = slice(at, at + lengths(of, pulse)[1])
+    turns = [turn_hz + step for step in FINE_TURNS_HZ]
+    n = np.arange(inside.start, inside.stop)
+    waves = np.exp((-2j * np.pi / of.band_rate_hz) * np.multiply.outer(turns, n))
+    upper, lower = of.audio[pulse.hz][:, inside]
+    power = np.abs(waves @ upper) ** 2 + np.abs(np.conj(waves) @ lower) ** 2
+    return turns[int(np.argmax(power))]
+
+
+def fits(of: Bands, pulse: Pulse, turn_hz: float = 0.0) -> tuple[Floats, Ints]:
     """For every place: the share of the power around it that a pulse beginning there explains; and the places.
 
     The square of a correlation coefficient, 0 for a steady tone and 1 for the pulse alone. In white noise
     it exceeds r with probability (1 - r)^(n - 2), n independent samples of one sideband; of two less often.
     """
     before, on, after = lengths(of, pulse)
-    audio = of.audio[pulse.hz].astype(np.complex128)
+    audio = _turned(of, pulse.hz, turn_hz).astype(np.complex128)
     begins = np.arange(before, len(of.valid) - on - after)
     low, end, stop = begins - before, begins + on, begins + on + after
     sums, powers, counts = _sums(audio), _sums(_power(audio)), _sums(of.valid.astype(np.int64))
@@ -135,22 +218,13 @@ def fits(of: Bands, pulse: Pulse) -> tuple[Floats, Ints]:
     return np.minimum(fit, 1 - 1e-6), begins
 
 
-def _elsewhere(rest: Bands, pulse: Pulse, rest_s: float) -> tuple[float, float]:
-    """The best fit in the rest of the minute, and the share of that rest that could be looked at."""
-    fit, begins = fits(rest, pulse)
-    seconds = rest_s + (rest.index(0) + begins * rest.block) / rest.rate_hz
-    low, high = seconds - pulse.before_s, seconds + pulse.length_s + pulse.after_s
-    compared = fit[np.logical_or.reduce([(low > begin) & (high < end) for begin, end in pulse.quiet_s])]
-    return float(compared.max(initial=0.0)), np.count_nonzero(compared) / max(1, len(compared))
-
-
-def _shape(of: Bands, pulse: Pulse, at: int) -> tuple[float, bool] | None:
+def _shape(of: Bands, pulse: Pulse, at: int, turn_hz: float) -> tuple[float, bool] | None:
     """The noise's power per Hz around a pulse, and whether its frequency is the right one.
 
     None when it goes on before or after, or dies away.
     """
     before, on, after = lengths(of, pulse)
-    audio, valid = of.audio[pulse.hz], of.valid
+    audio, valid = _turned(of, pulse.hz, turn_hz), of.valid
 
     def heard(low: int, high: int) -> Complex:
         part: Complex = audio[:, low:high][:, valid[low:high]]
@@ -167,7 +241,7 @@ def _shape(of: Bands, pulse: Pulse, at: int) -> tuple[float, bool] | None:
     power = max(float(np.median(scatter)) / math.log(2), 1e-9 * strength)
     noise = power / of.noise_hz * of.band_rate_hz
     fifths = np.linspace(at, at + on, FIFTHS + 1).astype(int)
-    if not all(_sounds(heard(low, high), strength, noise) for low, high in itertools.pairwise(fifths)):
+    if not all(_sounds(heard(low, high), level, noise) for low, high in itertools.pairwise(fifths)):
         return None
     if _explained(inside, on) - _explained(inside, round(pulse.tick_s * of.band_rate_hz)) < DISTINCT * noise:
         return None
@@ -189,12 +263,15 @@ def _explained(rows: Complex, length: int) -> float:
     return float(_power(sums[:, length:] - sums[:, :-length]).max(initial=0.0)) / length
 
 
-def _sounds(part: Complex, strength: float, noise: float) -> bool:
-    """Whether a part of a pulse has its level, as far as that can be told from noise of that power in each sample."""
-    count = part.shape[1]
-    if count * strength < CLEAR * noise * len(part):
+def _sounds(part: Complex, level: Complex, noise: float) -> bool:
+    """Whether a part of a pulse is at its level and phase, as far as noise of that power in each sample lets tell.
+
+    Where two carriers are equally strong they cancel at times, and the phase that is followed turns over.
+    """
+    strength = float(_power(level))
+    if part.shape[1] * strength < CLEAR * noise * len(part):
         return True
-    return float(_power(part.mean(axis=1))) >= LEAST_PART**2 * strength
+    return float((part.mean(axis=1) * np.conj(level)).real.sum()) >= LEAST_PART * strength
 
 
 def _turn(first: Complex, second: Complex) -> float:

@@ -95,7 +95,9 @@ def time_tones(iq: Complex, of: Bands, finds: list[Find], upper_only: bool) -> l
 def _time(sound: _Sound, find: Find, start: float) -> tuple[Tone, Complex]:
     """One tone's time, near sample `start`; and the tone itself, as part of the sound."""
     rate, pulse = sound.rate_hz, find.pulse
-    rows, wave = _against(sound.samples * sound.received, sound.indices, pulse.hz, rate, sound.upper_only)
+    turn = np.exp((2j * np.pi * find.turn_hz / rate) * sound.indices).astype(np.complex64)
+    samples = sound.samples * sound.received * np.conj(turn)
+    rows, wave = _against(samples, sound.indices, pulse.hz, rate, sound.upper_only)
     reach, guess = round(FINE_S * rate), round(start) - int(sound.indices[0])
     at = np.arange(max(0, guess - reach), min(len(wave) - 1, guess + reach) + 1)
     end = np.minimum(at + round(pulse.length_s * rate), len(wave))
@@ -119,7 +121,7 @@ def _time(sound: _Sound, find: Find, start: float) -> tuple[Tone, Complex]:
     share[inside] = levels[0] * wave[inside]
     if not sound.upper_only:
         share[inside] += np.conj(levels[1] * wave[inside])
-    return tone, share * sound.received
+    return tone, share * turn * sound.received
 
 
 def _sums(values: Complex | Ints) -> Complex:
@@ -137,12 +139,14 @@ def _moments(at: Ints, likelihood: Floats) -> tuple[float, float]:
 def time_ticks(iq: Complex, of: Bands, pulse: Pulse, tone: Tone, first_s: float, density: float) -> Ticks | None:
     """Time the second ticks in `iq`, which begins `first_s` after the minute, where the tone says they are.
 
-    None when too few are heard, or when they do not agree with one another.
+    Those before the tone are the seconds of the minute that it ends. None when too few are heard, or when they do
+    not agree with one another.
     """
     rate = of.rate_hz
     reach, look = round(TICK_REACH_S * rate), min(pulse.tick_s, TICK_LOOK_S)
     width = 2 * reach + round(look * rate)
-    seconds = np.array([s for s in range(1, 60) if pulse.ticks(s)])
+    low = math.ceil(first_s - tone.onset_s)
+    seconds = np.array([s for s in range(low, low + 60) if s % 60 and pulse.ticks(s % 60)])
     starts = np.rint((seconds + tone.onset_s - first_s) * rate).astype(np.int64) - reach
     fits = (starts >= 0) & (starts + width <= len(iq))
     seconds, starts = seconds[fits], starts[fits]

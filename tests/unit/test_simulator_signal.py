@@ -105,6 +105,10 @@ def test_chu_minute_tone_lasts_500_ms_and_a_second_on_the_hour() -> None:
     assert [(p.start_s, p.length_s) for p in chu_pulses(17, 0)] == [(0.0, 0.5)]
     assert [(p.start_s, p.length_s) for p in chu_pulses(120, 0)] == [(0.0, 1.0)]
     assert not list(chu_pulses(17, 29))
+    assert not list(chu_pulses(120, 9))
+    assert [second for second in range(60) if [p.length_s for p in chu_pulses(17, second)] == [0.01]] == [
+        *range(50, 60)
+    ]
     source = wwv(chu=True, frequency_hz=7.85e6)
     assert tone(at(source, MINUTE_NS, 0.49), 1000.0) > 0.4
     assert tone(at(source, MINUTE_NS + 520_000_000, 0.4), 1000.0) < 0.02

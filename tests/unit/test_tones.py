@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from airwaves import BEFORE, KINDS, RATE, SECONDS, carrier, noise_minutes, station_minute, white
+from airwaves import BEFORE, ELSEWHERE, KINDS, RATE, SECONDS, carrier, noise_minutes, station_minute, white
 from minutes import context
 from pipeline.config import Channel, Station
 from pipeline.minutefile import build, samples_of
@@ -18,7 +18,7 @@ from pipeline.stream.journal import geometry
 from pipeline.stream.minute import Minute
 from pipeline.stream.pulses import CHU, STATIONS, WWV, WWVH, locator_position, path_delay_s, pulses
 from pipeline.stream.timeline import SECOND
-from pipeline.stream.tones import NOTHING, Tones, listen, tone_evidence
+from pipeline.stream.tones import NOTHING, Tones, listen, survey, tone_evidence
 from pipeline.stream.tonetiming import Tone
 from pipeline.tonekeys import Tail, hear, position_of, tail_of, tone_keys
 from streams import T0, FakeStatus, Recording
@@ -44,16 +44,45 @@ def heard(iq: Any, wanted: Any = BOTH, before: Any = None, rate: int = RATE) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_noise_is_not_a_station(kind: str) -> None:
     """A short form of tests/bench/bench_tones.py, which looks at 10 000 minutes of each kind."""
-    for minute, before in noise_minutes(kind, np.random.default_rng([7, *kind.encode()]), 8):
+    for minute, before in noise_minutes(kind, np.random.default_rng([7, *kind.encode()]), 5):
         assert heard(minute, BOTH, before) == []
         assert heard(minute, (CHU,), before) == []
+        if kind not in ELSEWHERE:
+            assert survey(minute, RATE, BOTH, before) is NOTHING
+            assert survey(minute, RATE, (CHU,), before) is NOTHING
+
+
+@pytest.mark.parametrize("station", STATIONS)
+@pytest.mark.parametrize("onset_s", [-1.6, 7.3, 58.2])
+def test_minute_tone_is_found_anywhere_by_itself_and_its_ticks(station: str, onset_s: float) -> None:
+    minute, before = station_minute(rng(), 45.0, station, onset_s)
+    wanted = (CHU,) if station == "CHU" else BOTH
+    tones = survey(minute, RATE, wanted, before)
+    assert [tone.station for tone in tones.heard] == [station]
+    assert tones.heard[0].onset_s == pytest.approx(onset_s, abs=0.001)
+    assert tones.ticks is not None
+    assert tones.ticks.onset_s == pytest.approx(tones.heard[0].onset_s, abs=0.001)
+
+
+def test_minute_tone_without_ticks_is_not_believed_anywhere() -> None:
+    """Anybody's tone may last for 0.8 s and come once a minute."""
+    minute, before = station_minute(rng(), 50.0, "WWV", 12.0, ticks=False)
+    assert survey(minute, RATE, BOTH, before) is NOTHING
+    ticking, before = station_minute(rng(), 50.0, "WWV", 12.0)
+    assert survey(ticking, RATE, BOTH, before).heard
+
+
+def test_two_minute_tones_in_a_minute_are_none() -> None:
+    one, before = station_minute(rng(1), 50.0, "WWV", 12.0)
+    other, before_too = station_minute(rng(2), 47.0, "WWV", 40.3, noise=False)
+    assert survey(one + other, RATE, BOTH, before + before_too) is NOTHING
 
 
 @pytest.mark.parametrize("station", STATIONS)
 def test_station_is_heard_through_noise(station: str) -> None:
     """A minute tone 25 dB over the noise's density; WWV's carrier is then some 12 dB under the noise in 16 kHz."""
-    found = [listen(*reversed_call(station_minute(rng(seed), 25.0, station, 0.01), station)) for seed in range(12)]
-    assert sum([tone.station for tone in tones.heard] == [station] for tones in found) >= 11
+    found = [listen(*reversed_call(station_minute(rng(seed), 25.0, station, 0.01), station)) for seed in range(8)]
+    assert sum([tone.station for tone in tones.heard] == [station] for tones in found) >= 7
     errors = [(abs(t.heard[0].onset_s - 0.01), t.heard[0].uncertainty_s) for t in found if t.heard]
     assert sum(error <= stated for error, stated in errors) >= len(errors) - 1
     assert all(20 < t.heard[0].snr_db < 30 for t in found if t.heard)
@@ -128,7 +157,7 @@ def test_hour_has_another_tone_and_the_ticks_say_whose(station: str, monkeypatch
 @pytest.mark.parametrize("station", STATIONS)
 def test_onset_to_a_fraction_of_a_sample(station: str) -> None:
     errors = []
-    for seed in range(8):
+    for seed in range(6):
         onset = 0.002 + 0.000_031 * seed
         minute, before = station_minute(rng(seed), 55.0, station, onset)
         tones = listen(minute, RATE, (STATIONS[station],), before)

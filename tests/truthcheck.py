@@ -6,6 +6,7 @@ files by their `segment_*` keys alone, and back from every file to the truth.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,15 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
 
 
-def load_tree(data_dir: Path, ssrc: int) -> list[dict[str, Any]]:
-    """All files of one SSRC below `data_dir`, parts included, in order of time."""
-    files = []
-    for path in sorted(data_dir.rglob("*.npz")):
-        values = npz.read(path)
-        if values["rtp_ssrc"] == ssrc:
-            files.append({**values, "path": path})
-    return sorted(files, key=lambda f: (f["sample0_utc_ns"], f["sample_rate"]))
+def load_tree(data_dir: Path, ssrc: int) -> Iterator[dict[str, Any]]:
+    """All files of one SSRC below `data_dir`, parts included, in order of time; one at a time in memory."""
+    found = []
+    for path in data_dir.rglob("*.npz"):
+        with np.load(path) as archive:
+            if int(archive["rtp_ssrc"]) == ssrc:
+                found.append((int(archive["sample0_utc_ns"]), int(archive["sample_rate"]), path))
+    for _, _, path in sorted(found):
+        yield {**npz.read(path), "path": path}
 
 
 def segments(values: dict[str, Any]) -> list[tuple[int, int, int, int, int]]:
@@ -93,12 +95,11 @@ def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0, ex
     frames that a file lists with one of the `excused` causes.
     """
     verdict = Verdict()
-    files = load_tree(data_dir, ssrc)
-    verdict.files = len(files)
     timelines = truth.of(ssrc)
     absent = {t.number: [(s.rtp, s.frames) for s in truth.stretches(t.number)] for t in timelines}
     covered: dict[int, list[tuple[int, int]]] = {t.number: [] for t in timelines}
-    for values in files:
+    for values in load_tree(data_dir, ssrc):
+        verdict.files += 1
         verdict.faults += check_file(values)
         gap = listed(values)
         for index, count, rtp, _, utc in segments(values):

@@ -6,7 +6,6 @@ import itertools
 import os
 import random
 import signal
-import struct
 import subprocess
 import time
 from pathlib import Path
@@ -14,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from e2e.live import Program, ps, receiving, running, spec, write_config
-from helpers import REPOSITORY, SHARED_MEMORY, Names, needs, needs_root, wait_for
+from helpers import SHARED_MEMORY, Names, needs, needs_root, wait_for
+from hostile import attack
 from pipeline import npz
-from pipeline.pcap import PcapReader
 from pipeline.simulator.spec import ChannelSpec, FaultPlan
 from pipeline.simulator.station import running_simulator
 from pipeline.simulator.truth import Truth
-from pipeline.sockets import sender
 from truthcheck import check_simulated
 
 # Recorders join within this many frames (10 s at the highest rate used).
@@ -130,7 +128,7 @@ def test_hostile_datagrams_cost_the_good_stream_nothing(names: Names, tmp_path: 
         with running(config, tmp_path) as (program, child):
             wait_for(lambda: receiving(program), 10, "packets")
             before = program.pids()
-            _attack(names.group, 5_000_000, end - 5.0)
+            attack(names.group, 5_000_000, end - 5.0)
             found = program.status()["channels"][0]
             assert found["packets_bad"] > 100
             assert program.pids() == before
@@ -141,26 +139,6 @@ def test_hostile_datagrams_cost_the_good_stream_nothing(names: Names, tmp_path: 
     assert not verdict.faults, "\n".join(verdict.faults[:10])
     assert verdict.missing == 0
     assert "Traceback" not in program.log.read_text()
-
-
-def _attack(group: str, ssrc: int, end: float) -> None:
-    """Until `end`: noise of all sizes, RTP of the right SSRC at random places, mutilated statuses."""
-    chance = random.Random(3)
-    status = next(d.payload for d in PcapReader(REPOSITORY / "tests/data/radiod-status.pcap") if d.payload[0] == 0)
-    with sender("lo") as sock:
-        while time.monotonic() < end:
-            for _ in range(20):
-                noise = chance.randbytes(chance.choice((0, 1, 11, 12, 13, 60, 1292, 1500)))
-                forged = struct.pack(
-                    "!BBHII", 0x80 | chance.choice((0, 0, 0, 0x1F, 0x30)), chance.randrange(256),
-                    chance.randrange(65536), chance.randrange(1 << 32), ssrc,
-                )  # fmt: skip
-                broken = bytearray(status)
-                for _ in range(chance.randrange(1, 8)):
-                    broken[chance.randrange(len(broken))] = chance.randrange(256)
-                for port, data in ((5004, noise), (5004, forged + noise), (5006, noise), (5006, bytes(broken))):
-                    sock.sendto(data, (group, port))
-            time.sleep(0.002)
 
 
 @pytest.mark.limit(90)

@@ -7,6 +7,7 @@ is in the channel's segment and on the sockets, both of which the supervisor kee
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import time
@@ -43,6 +44,8 @@ TICK_S = 0.5
 STAGGER_S = 5.0
 GOLDEN = 0.6180339887498949
 RETRY_S = (1.0, 2.0, 5.0, 10.0)
+# A process that has used up its own address space never gets any again.
+ENOMEM_TRIES = 3
 # A write that takes longer waits for the disk.
 STUCK_S = 30.0
 # A write in hand is nearly done; leaving it would only have it done again.
@@ -67,7 +70,7 @@ def run(context: WorkerContext) -> int:
     """The whole life of a worker, in a forked child; returns its exit code."""
     lifeline = Lifeline(context.parent_pid)
     worker = Worker(context, lifeline)
-    while not lifeline.stopping():
+    while not lifeline.stopping() and not worker.exhausted:
         worker.tick()
         lifeline.wait(worker.pause_s())
     return worker.leave()
@@ -109,6 +112,8 @@ class Worker:
         self._minute_seen = 0
         self._failures = 0
         self._retry_ns = 0
+        # True when only a new process can help.
+        self.exhausted = False
         self._backlogged = False
         self._show()
 
@@ -248,6 +253,9 @@ class Worker:
             log.error("%s: cannot write a minute: %s; it waits in memory", self._channel.name, error)
         self._progress.failure = error
         self._failures += 1
+        if error.errno == errno.ENOMEM and self._failures >= ENOMEM_TRIES:
+            log.error("%s: no memory for a minute; a new process may have it", self._channel.name)
+            self.exhausted = True
         self._retry_ns = now + round(pause * SECOND)
 
     def _release(self, cut: Cut) -> None:
@@ -290,8 +298,8 @@ class Worker:
         An orphan, and a worker that is to be replaced, leave everything in shared memory
         instead: whoever comes next goes on with it.
         """
-        if self._lifeline.handing_over or self._lifeline.orphaned():
-            if not self._lifeline.handing_over:
+        if self._lifeline.handing_over or self.exhausted or self._lifeline.orphaned():
+            if self._lifeline.orphaned():
                 log.warning("%s: the supervisor is gone; what is held stays in shared memory", self._channel.name)
             # The sockets may go with this process.
             self._take_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers import REPOSITORY, Names, wait_for
+from pipeline.shm import Board
 from pipeline.simulator.spec import ChannelSpec, SimulatorSpec, ntp_farm
 from pipeline.simulator.station import Ready
 
@@ -122,6 +124,21 @@ def running(config: Path, folder: Path) -> Iterator[tuple[Program, subprocess.Po
 def receiving(program: Program) -> bool:
     """True when every channel has packets."""
     return all(channel["packets_received"] > 0 for channel in program.status()["channels"])
+
+
+def kill_a_worker(board: Board, chance: random.Random, dead: set[int]) -> bool:
+    """SIGKILL for a random worker whose pid is not in `dead`, where it then is; False when there is none now."""
+    records = [cell.read() for cell in board.children[2:]]
+    living = [record.pid for record in records if record.pid and record.pid not in dead]
+    if not living:
+        return False
+    victim = chance.choice(living)
+    try:
+        os.kill(victim, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    dead.add(victim)
+    return True
 
 
 def ps(pattern: str) -> dict[int, tuple[str, str]]:

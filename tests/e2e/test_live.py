@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from e2e.live import Program, ps, receiving, running, spec, write_config
+from e2e.live import Program, kill_a_worker, ps, receiving, running, spec, write_config
 from helpers import SHARED_MEMORY, Names, needs, needs_root, wait_for
 from hostile import attack
 from pipeline import npz
+from pipeline.shm import Board
 from pipeline.simulator.spec import ChannelSpec, FaultPlan
 from pipeline.simulator.station import running_simulator
 from pipeline.simulator.truth import Truth
@@ -46,17 +47,13 @@ def test_two_encodings_with_every_fault_and_a_worker_killed_again_and_again(name
         config = write_config(names, ready, channels, tmp_path, grace_s=8.0)
         with running(config, tmp_path) as (program, child):
             wait_for(lambda: receiving(program), 10, "packets on every channel")
-            kills = 0
+            board, dead = Board.open(names.instance), set[int]()
             while time.monotonic() < end:
-                pids = {name: pid for name, pid in program.pids().items() if name.startswith("WWV")}
-                victim = chance.choice(sorted(pids))
-                os.kill(pids[victim], signal.SIGKILL)
-                kills += 1
-                wait_for(lambda v=victim, p=pids: program.pids().get(v, p[v]) != p[v], 10, "a successor")
-                time.sleep(chance.uniform(0.5, 3.0))
+                kill_a_worker(board, chance, dead)
+                time.sleep(chance.uniform(0.1, 1.2))
             child.send_signal(signal.SIGTERM)
             assert child.wait(40) == 0
-    assert kills > 10
+    assert len(dead) >= 60
     sent = Truth.read(truth)
     for channel in channels:
         verdict = check_simulated(program.data_dir, sent, channel.ssrc, JOINED)

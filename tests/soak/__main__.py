@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -27,14 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
-from e2e.live import receiving, running, spec, write_config
+from e2e.live import kill_a_worker, receiving, running, spec, write_config
 from helpers import SHARED_MEMORY, new_names, wait_for
 from hostile import attack
 from pipeline.shm import Board
 from pipeline.simulator.spec import WWV_CHU, ChannelSpec, FaultPlan
 from pipeline.simulator.station import running_simulator
 from pipeline.simulator.truth import Truth
-from soak.processes import Watch, pids
+from soak.processes import Watch
 from truthcheck import Verdict, check_simulated
 
 # Recorders join within ten seconds.
@@ -72,20 +71,6 @@ def progress(text: str) -> None:
     """For somebody who looks on."""
     if sys.stdout.isatty():
         print(f"\r{text}", end="", flush=True)
-
-
-def kill_one(board: Board, chance: random.Random, dead: set[int]) -> bool:
-    """SIGKILL a random worker that was not killed before; False when there is none now."""
-    living = {name: pid for name, pid in pids(board).items() if name not in ("supervisor", "ntp") and pid not in dead}
-    if not living:
-        return False
-    victim = living[chance.choice(sorted(living))]
-    dead.add(victim)
-    try:
-        os.kill(victim, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def run(plan: Plan, folder: Path, seed: int) -> int:
@@ -141,7 +126,7 @@ def disturb(plan: Plan, board: Board, chance: random.Random, dead: set[int], wat
             progress(f"{end - now:6.0f} s to go, {kills} kills")
         # At random instants, but all of them before the end.
         wanted = plan.kills * min(1.0, (now - begin) / (end - begin - 5))
-        if kills < wanted and kill_one(board, chance, dead):
+        if kills < wanted and kill_a_worker(board, chance, dead):
             kills += 1
             continue
         time.sleep(chance.uniform(0, 0.1) if plan.kills else 0.5)

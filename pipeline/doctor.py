@@ -49,7 +49,7 @@ def examine(config_path: Path | None, seconds: float) -> Iterator[Finding]:
     granted = [row.record.socket_buffer_bytes for row in seen.rows] if seen else []
     yield host.buffers(config, min(filter(None, granted), default=None))
     yield host.udp_losses(before, after, seconds)
-    yield from clock.check(config.ntp, seen.ntp if seen else None)
+    yield from clock.check(config.ntp, seen.ntp if seen else None, seen.ntp_diagnostics if seen else None)
     rate = sum(mb_per_day(c, config.recorder.storage) for c in config.enabled_channels)
     yield from host.disk(config, rate)
     yield from host.shared_memory(config)

@@ -11,20 +11,23 @@ from pipeline.diagnosis.finding import Finding, fail, ok, warn
 from pipeline.ntp import kernel, measure_once
 from pipeline.ntp.local import SOURCES
 from pipeline.ntp.reading import KernelState, Reading
-from pipeline.ntp.report import sentence
+from pipeline.ntp.report import parse_diagnostics, sentence
 from pipeline.ntp.rows import Row, RowState
-from pipeline.records import NtpRecord
+from pipeline.records import NtpRecord, NtpState
 
 MEND_DAEMON = "sudo apt install chrony && sudo systemctl enable --now chrony"
 SHOWN_SERVERS = 3
 
 
-def check(ntp: Ntp, running: NtpRecord | None) -> Iterator[Finding]:
+def check(ntp: Ntp, running: NtpRecord | None, diagnostics: bytes | None = None) -> Iterator[Finding]:
     """The clock as the running instance sees it, else by one round of the configured sources."""
     rows: tuple[Row, ...] = ()
     if running is not None:
         view = running.at(time.monotonic_ns(), ntp.stale_after_s)
-        told = f"as the instance measures it: {sentence(running, running.truechimers + running.falsetickers)}"
+        why = str(parse_diagnostics(diagnostics).get("why") or "")
+        told = f"as the instance measures it: {sentence(running, running.truechimers + running.falsetickers, why)}"
+        if view["state"] != NtpState(running.state).name.lower():
+            told += f"; but nothing was published for {ntp.stale_after_s:g} s and more"
         synced = bool(view["synced"])
     else:
         measured = measure_once(ntp)

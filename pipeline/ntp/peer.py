@@ -280,7 +280,9 @@ class Peer:
         Best is least delay/2 + tolerance * age. There is no veto by history: an outlier
         loses by its delay, and a step that is real must show.
         """
-        stages = [s for s in self.stages if now.raw - s.raw_ns <= STAGE_MAX_AGE_NS]
+        # Where servers are asked rarely, the last sample lasts until the next one and a lost one.
+        oldest_ns = max(STAGE_MAX_AGE_NS, int(2 * self._grid.public_interval_s * SECOND))
+        stages = [s for s in self.stages if now.raw - s.raw_ns <= oldest_ns]
         if not stages:
             return None
 

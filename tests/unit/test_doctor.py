@@ -20,7 +20,7 @@ from pipeline.listening import Heard, Stream
 from pipeline.ntp.reading import KernelState
 from pipeline.ntp.rows import Row, RowState
 from pipeline.radiod import ChannelStatus
-from pipeline.records import NtpRecord
+from pipeline.records import NtpRecord, NtpState
 from pipeline.shm import Segment, segment_name
 from pipeline.supervision import instance as instances
 
@@ -373,6 +373,10 @@ def test_a_running_instance_is_believed_and_nobody_is_asked(monkeypatch: pytest.
     assert next(clock.check(ntp, good.replace(synced=0))).verdict is Verdict.FAIL
     stale = good.replace(published_monotonic_ns=now - 60 * 10**9)
     assert next(clock.check(ntp, stale)).verdict is Verdict.FAIL
+    assert next(clock.check(ntp, stale)).found.endswith("nothing was published for 30 s and more")
+    unsynced = good.replace(synced=0, valid=0, state=NtpState.UNSYNCED)
+    found = next(clock.check(ntp, unsynced, b'{"why": "no server answers (10 timeout)"}'))
+    assert found.found.endswith("unsynced: offset unknown; no server answers (10 timeout)")
 
 
 # The command

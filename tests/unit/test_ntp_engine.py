@@ -90,6 +90,13 @@ class TestPlan:
         cycles = {int(t // 10) for s in w.servers for t in s.asked_s}
         assert cycles >= set(range(2, 360))
 
+    @pytest.mark.parametrize("cycle_s", [0.5, 60.0, 900.0])
+    def test_the_verdict_lasts_from_cycle_to_cycle(self, cycle_s: float) -> None:
+        w = world(6, config=replace(OWN, publish_interval_s=cycle_s, synced_within_ms=1000.0))
+        w.run(8 * max(cycle_s, 70.0))
+        assert all(r.record.state == NtpState.SYNCED for t, r in w.reports if t > 1)
+        assert len(w.notes) == 1
+
     def test_lan_servers_every_cycle(self) -> None:
         w = world(3, lan=True)
         w.run(600.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline import DISTRIBUTION, PipelineError
 
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 class PlotError(PipelineError):
     """A picture that cannot be made."""
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The values of a minute file that can be drawn. Raises PipelineError (`npz`, `inspection`) for any other."""
+    from pipeline import inspection, npz
+
+    values = npz.read_partly(path).values
+    try:
+        inspection.check(values)
+    except inspection.NotAMinute as error:
+        raise inspection.NotAMinute(f"{path}: {error}") from None
+    if not len(values["iq"]):
+        raise inspection.NotAMinute(f"{path}: it has no samples")
+    return values
 
 
 def require_matplotlib() -> None:

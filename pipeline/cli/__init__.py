@@ -22,6 +22,7 @@ COMMANDS = {
     "reload": ("pipeline.cli.service", "reload", "Let a running instance read its configuration again."),
     "status": ("pipeline.cli.status", "status", "Show what a running instance does."),
     "top": ("pipeline.cli.top", "top", "The same live, with keys to restart a channel."),
+    "web": ("pipeline.cli.web", "web", "The same as a page, with spectrograms and the day's Doppler shifts."),
     "ntp": ("pipeline.cli.ntp", "ntp", "Measure this host's clock once against the configured sources."),
     "demo": ("pipeline.cli.demo", "demo", "Record an embedded radiod for some minutes and check the files."),
     "simulate": ("pipeline.cli.simulate", "simulate", "Run the embedded radiod on its own."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -48,7 +48,7 @@ def plot(files: tuple[Path, ...], output: Path | None, force: bool) -> int:
     if len(paths) == 1 and not files[0].is_dir():
         from pipeline.plotting.minuteview import minute
 
-        figure = minute(_load(paths[0]))
+        figure = minute(drawing.load(paths[0]))
     else:
         channels, status = _with_progress(paths) if sys.stderr.isatty() else _gather(paths, lambda done, total: None)
         from pipeline.plotting.daysview import days
@@ -85,19 +85,6 @@ def _stem(files: tuple[Path, ...], paths: list[Path]) -> str:
     return f"{name}_{min(path.name for path in paths)[:16]}"
 
 
-def _load(path: Path) -> dict[str, Any]:
-    from pipeline import inspection, npz
-
-    values = npz.read_partly(path).values
-    try:
-        inspection.check(values)
-    except inspection.NotAMinute as error:
-        raise inspection.NotAMinute(f"{path}: {error}") from None
-    if not len(values["iq"]):
-        raise inspection.NotAMinute(f"{path}: it has no samples")
-    return values
-
-
 def _with_progress(paths: list[Path]) -> tuple[list[Days], int]:
     from rich.console import Console
     from rich.progress import Progress
@@ -110,7 +97,7 @@ def _with_progress(paths: list[Path]) -> tuple[list[Days], int]:
 def _gather(paths: list[Path], tell: Told) -> tuple[list[Days], int]:
     """All files as views of their channels; one file in memory at a time. Raises PlotError when none can be read."""
     from pipeline.audit.onefile import parse_name
-    from pipeline.plot import PlotError
+    from pipeline.plot import PlotError, load
     from pipeline.plotting.days import Days
 
     minutes = [named.minute_s for path in paths if (named := parse_name(path.name)) is not None]
@@ -123,7 +110,7 @@ def _gather(paths: list[Path], tell: Told) -> tuple[list[Days], int]:
     for number, (path, minute_s) in enumerate(zip(paths, minutes, strict=True)):
         tell(number, len(paths))
         try:
-            values = _load(path)
+            values = load(path)
         except PipelineError as error:
             status = EXIT_FAILURE
             click.echo(f"{DISTRIBUTION}: {error}", err=True)

@@ -43,6 +43,8 @@ class Days:
     frequency_hz: float
     first_s: int
     end_s: int
+    # Neighbouring lines of a spectrum that are kept as one, the strongest of them; for small pictures.
+    lines_as_one: int = 1
     offset_hz: float = 0.0
     files: int = 0
     bound_ms: float = 0.0
@@ -129,13 +131,14 @@ class Days:
     def _sound(self, iq: npt.NDArray[np.complex64], rate: int, first: int, parts: int, short: bool) -> None:
         length = SHORT_LENGTH if short else LONG_LENGTH
         found = doppler(carrier(iq, rate, self.offset_hz), length, 60 * CARRIER_RATE_HZ // parts, self.offset_hz)
-        near = np.abs(found.frequencies_hz - self.offset_hz) <= REACH_HZ
+        inside = np.flatnonzero(np.abs(found.frequencies_hz - self.offset_hz) <= REACH_HZ)
+        near = inside[: len(inside) // self.lines_as_one * self.lines_as_one].reshape(-1, self.lines_as_one)
         if self._axis is None:
-            self._axis = found.frequencies_hz[near]
-            self.power = np.zeros((int(near.sum()), self.columns), np.float32)
+            self._axis = found.frequencies_hz[near].mean(axis=1)
+            self.power = np.zeros((len(near), self.columns), np.float32)
         lines = ridge(found)
         for number in range(parts):
-            heard = found.power_db[near, number]
+            heard = found.power_db[near, number].max(axis=1)
             if np.isnan(heard).all():
                 continue
             column = first + number

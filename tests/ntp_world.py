@@ -154,7 +154,7 @@ class World:
         server.asked_s.append(self.seconds)
         pool = self.engine.pool
         if host in self.unreachable:
-            pool.missed(index, "enetunreach", self.now(), unreachable=True)
+            pool.missed(index, "enetunreach", self.now(), unreachable=True, sent=False)
             return
         if not server.up:
             self._later(self.config.timeout_s, lambda: pool.missed(index, "timeout", self.now()))

@@ -170,18 +170,18 @@ class Loop:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            self._missed(ask.index, error)
+            self._missed(ask.index, error, sent=False)
             return
         self._remember_own(sock)
         flight = _Flight(ask.index, sock, nonce, sent, sent.monotonic + self._timeout_ns)
         self._flights[ask.index] = flight
         self._selector.register(sock, selectors.EVENT_READ, flight)
 
-    def _missed(self, index: int, error: OSError) -> None:
+    def _missed(self, index: int, error: OSError, sent: bool = True) -> None:
         refused = error.errno == errno.ECONNREFUSED
         reason = "refused" if refused else errno.errorcode.get(error.errno or 0, "error").lower()
         # A closed port is an answer of sorts; without a route another address may do better.
-        self.engine.pool.missed(index, reason, self._outside.clock(), unreachable=not refused)
+        self.engine.pool.missed(index, reason, self._outside.clock(), unreachable=not refused, sent=sent)
 
     def _remember_own(self, sock: socket.socket) -> None:
         """A server whose reference is one of our addresses follows this host."""

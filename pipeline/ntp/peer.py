@@ -110,6 +110,7 @@ class Peer:
         self.misses = 0
         self.polls = 0
         self.asked_ns: int | None = None
+        self._asked_before_ns: int | None = None
         self.ok = False  # the last poll gave a sample
         self.answered = False  # something came from this address, once at least
         self.reason = "resolving"
@@ -200,7 +201,7 @@ class Peer:
         """A request goes out: shift reach, plan the next turn."""
         self.pending = True
         self.polls += 1
-        self.asked_ns = now_ns
+        self._asked_before_ns, self.asked_ns = self.asked_ns, now_ns
         self.reach = self.reach << 1 & 0xFF
         if self._burst_left:
             self._burst_left -= 1
@@ -240,9 +241,14 @@ class Peer:
         self._close(str(refusal.reason), answered=True)
         self.ok = was_ok and refusal.reason is Refusal.HOST_STEP
 
-    def missed(self, reason: str, now_ns: int) -> None:
-        """No answer. An ICMP error is no more than that: anyone can forge one (RFC 5927)."""
+    def missed(self, reason: str, now_ns: int, sent: bool = True) -> None:
+        """No answer. An ICMP error is no more than that: anyone can forge one (RFC 5927).
+
+        A request that could not be `sent` was no burden to the server, so that a retry need not wait.
+        """
         self._close(reason, answered=False)
+        if not sent:
+            self.asked_ns = self._asked_before_ns
         self._burst_left = 0
         if self.misses >= MISSES_BEFORE_BACKOFF:
             self._plan(self.asked_ns if self.asked_ns is not None else now_ns)

@@ -104,13 +104,13 @@ class Pool:
             told += f"; every {peer.interval_s:.0f} s from now on, next in {wait_s:.0f} s"
         self._note(told, warning=True)
 
-    def missed(self, index: int, reason: str, now: Instant, unreachable: bool = False) -> None:
-        """No answer; `unreachable` when the request could not even be sent."""
+    def missed(self, index: int, reason: str, now: Instant, unreachable: bool = False, sent: bool = True) -> None:
+        """No answer; `unreachable` when none can come from this address, not `sent` when nothing left this host."""
         peer = self.peers[index]
         if peer.misses < MISSES_BEFORE_BACKOFF:
             self._silent += 1
         before = self.outage()
-        peer.missed(reason, now.monotonic)
+        peer.missed(reason, now.monotonic, sent=sent)
         self._counters.missed += 1
         # An address that never answered may be one of a family that leads nowhere from here.
         hopeless = unreachable or not peer.answered

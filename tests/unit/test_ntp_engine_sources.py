@@ -111,6 +111,18 @@ class TestNames:
         assert w.reports[-1][1].rows[0].address == "192.0.2.1"
         assert len(w.servers[0].asked_s) == 2 and w.record.truechimers == 4
 
+    def test_retries_need_not_wait_while_nothing_can_be_sent(self) -> None:
+        """The program starts before the network is up."""
+        w = world(4)
+        w.unreachable = {f"192.0.2.{i}" for i in range(1, 5)}
+        w.run(3)
+        assert {r.reason for r in w.reports[-1][1].rows} == {"enetunreach"}
+        w.unreachable = set()
+        w.run(3)
+        assert w.record.synced, "by the retry after 5 s"
+        w.run(9)
+        assert all(b - a >= 5 for s in w.servers for a, b in zip(s.asked_s[2:], s.asked_s[3:], strict=False))
+
     def test_renumbered_server_is_found_again(self) -> None:
         w = world(4, config=self.CONFIG)
         w.names = {s.address: self.addresses(f"192.0.2.{i}") for i, s in enumerate(w.config.servers, 1)}

@@ -93,7 +93,7 @@ def _document(report: Report, config: Ntp) -> dict[str, Any]:
 def _screen(report: Report, told: str) -> list[str]:
     """The result cut to the terminal: explanations go first, then servers, never the verdict."""
     width, height = shutil.get_terminal_size()
-    rows, meanings = _table(report.rows, width), _meanings(report.rows)
+    rows, meanings = _table(report.rows, width), _meanings(report)
     tail = [line for text in (*_tail(report), counters_text(report.counters), told) for line in wrap(text, width)]
     if len(rows) + len(meanings) + len(tail) >= height:
         meanings = []
@@ -108,7 +108,7 @@ def _show(report: Report, config: Ntp, as_json: bool) -> None:
         print_json(_document(report, config))
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
-    for line in (*_table(report.rows, width), *_meanings(report.rows), *_tail(report)):
+    for line in (*_table(report.rows, width), *_meanings(report), *_tail(report)):
         click.echo(line)
 
 
@@ -136,9 +136,9 @@ def _column(*cells: str) -> list[str]:
     return [c.rjust(widest) if cells[0] in NUMERIC else c.ljust(widest) for c in cells]
 
 
-def _meanings(rows: tuple[Row, ...]) -> list[str]:
-    """What the reasons in the table mean, a line for each that occurs."""
-    reasons = dict.fromkeys(row.reason for row in rows)
+def _meanings(report: Report) -> list[str]:
+    """What the reasons shown mean, a line for each that occurs."""
+    reasons = dict.fromkeys([*(row.reason for row in report.rows), *report.local.values()])
     return [f"{reason}: {told}" for reason in reasons if (told := meaning(reason))]
 
 

@@ -230,7 +230,10 @@ class Engine:
         if not len(self.pool):
             answers = [(s, self._local.get(s)) for s in self.config.sources]
             absent = ", ".join(f"{s}: {a.reason}" for s, a in answers if isinstance(a, Absence))
-            return f"no usable time source ({absent})" if absent else "no time source has answered yet"
+            if absent:
+                return f"no usable time source ({absent})"
+            asked = [s for s in self.config.sources if s != SERVERS]
+            return "no time source has answered yet" if asked else "no time source is configured"
         lack = "no server answers" if outage else evaluation.lack
         refused = counted(p.reason if outage else evaluation.refusal(p) for p in self.pool.peers)
         return f"{lack} ({refused})" if lack and refused else lack

@@ -38,6 +38,9 @@ MEANINGS = {
     "kiss:RATE": "it wants to be asked less often, and is",
     "kiss:DENY": "it refuses to serve this host, and is left alone",
     "kiss:RSTR": "it refuses to serve this host, and is left alone",
+    # local daemons
+    "absent": "no such daemon runs here, or not where ntp.chronyd_address and ntp.ntpd_address say",
+    "does not answer": "the daemon hangs, or a firewall is in the way",
     # names
     "resolving": "its name is being looked up",
     "not asked yet": "its turn has not come",

@@ -204,6 +204,11 @@ class TestLocalDaemon:
         w.run(300)
         assert w.record.state == NtpState.UNSYNCED
 
+    def test_none_at_all(self) -> None:
+        w = world(0, config=replace(OWN, sources=()))
+        w.run(0.1)
+        assert w.reports[-1][1].why == "no time source is configured"
+
     def test_disciplined_kernel_gives_the_frequency(self) -> None:
         w = world(5, config=OWN)
         w.kernel = KernelState(True, 0.01, 20e-6, 0)

@@ -8,6 +8,7 @@ the least needed first, and what is left over makes the bars longer.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from pipeline.supervision.report import (
     age_s,
     channel_cause,
     duration_text,
+    fill_pct,
     health,
     minute_text,
     ntp_cause,
@@ -140,7 +142,7 @@ def _load(child: ChildRecord, s: Snapshot, view: View) -> str:
     found = s.processes.get(child.pid)
     if found is None:
         return "gone"
-    restarts = f" {child.restarts} restarts" if child.restarts else ""
+    restarts = f" restarted {child.restarts}x" if child.restarts else ""
     return f"pid {child.pid} {_cpu(child, s, view)}% {found.rss_mb:.0f}M{restarts}"
 
 
@@ -174,7 +176,9 @@ def _row(index: int, s: Snapshot, view: View, columns: Sequence[_Column], bar: i
     level, _ = channel_cause(row, s)
     chosen = view.interactive and index == view.selected
     texts = [
-        _bar(row.record.minute_fill_pct, view.utc_s, bar) if c.heading == BAR_HEADING else c.text(row, s, view)
+        _bar(fill_pct(row.record, s.now_ns, view.utc_s), view.utc_s, bar)
+        if c.heading == BAR_HEADING
+        else c.text(row, s, view)
         for c in columns
     ]
     line = Text(_cells(texts, columns, bar, ">" if chosen else " "), style="bold" if chosen else "")
@@ -286,9 +290,23 @@ def _causes(causes: Sequence[str], room: int, width: int) -> list[Text]:
     if not causes:
         return [Text("nothing is wrong", style=STYLES[Level.OK])]
     lines = [line for cause in causes for line in _wrap(cause, width)]
+    if len(lines) > room:
+        lines = [line for cause in _alike(causes) for line in _wrap(cause, width)]
     if len(lines) <= room:
         return [Text(line) for line in lines]
     return [Text(line) for line in lines[: room - 1]] + [Text("... and more: grape-pipeline status")]
+
+
+def _alike(causes: Sequence[str]) -> list[str]:
+    """What differs only in its channel and its figures as one: `A and 8 more: silent for 8 s`, with A's figures."""
+    groups: dict[str, list[str]] = {}
+    for cause in causes:
+        groups.setdefault(re.sub(r"[\d.]+", "#", cause.partition(": ")[2] or cause), []).append(cause)
+    told = []
+    for first, *more in groups.values():
+        name, colon, text = first.partition(": ")
+        told.append(f"{name} and {len(more)} more{colon}{text}" if more else first)
+    return told
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -109,6 +109,15 @@ def age_s(then_ns: int, now_ns: int) -> float | None:
     return None if then_ns == UNKNOWN_NS else (now_ns - then_ns) / SECOND_NS
 
 
+def fill_pct(r: ChannelRecord, now_ns: int, utc_s: float) -> float:
+    """How much of the minute that runs at `utc_s` was received, percent; NaN if that is unknown.
+
+    A worker that hears nothing does not know that a new minute has begun.
+    """
+    silent_s = age_s(r.last_packet_monotonic_ns, now_ns)
+    return 0.0 if silent_s is not None and silent_s > utc_s % 60 else r.minute_fill_pct
+
+
 def duration_text(seconds: float) -> str:
     """`42 s`, `7 min`, `2 h 05 min`, `3 d 04 h`."""
     s = int(seconds)
@@ -202,10 +211,9 @@ def channel_cause(row: Row, s: Snapshot) -> Cause:
         return Level.CRIT, f"worker gave no sign of life for {duration_text(heartbeat or 0)}"
     if r.state == ChannelState.BLOCKED:
         return Level.CRIT, f"{_minutes(r.backlog)} cannot be written: {r.reason or 'see log'}"
-    for cause in (silence_cause(row, s.now_ns), _doubts(r, s)):
-        if cause[0] is not Level.OK:
-            return cause
-    return process
+    # A restart is told while it is news; what a file lacks can be told for three minutes.
+    causes = (silence_cause(row, s.now_ns), process, _doubts(r, s))
+    return next((cause for cause in causes if cause[0] is not Level.OK), FINE)
 
 
 def _minutes(count: int) -> str:

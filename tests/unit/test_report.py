@@ -314,3 +314,12 @@ def test_durations(seconds: float, text: str) -> None:
 def test_titles() -> None:
     assert supervisor_title("default", 9, 9, stopping=False) == "supervisor default 9/9 up"
     assert supervisor_title("default", 3, 9, stopping=True) == "supervisor default stopping"
+
+
+def test_a_restart_is_told_before_what_the_file_lacks() -> None:
+    """The restart is news for half a minute, the file for three."""
+    for reason, words in (("killed by SIGKILL", "restarted 10 min ago: killed by SIGKILL"), ("", "98.00 % complete")):
+        s = snapshot(WORKER.replace(reason=reason), GOOD.replace(completeness_pct=98.0))
+        level, text = channel_cause(s.rows[0], s)
+        assert level is Level.WARN
+        assert words in text

@@ -87,8 +87,18 @@ def test_a_dead_supervisor_is_the_first_thing_to_be_read() -> None:
 
 
 def test_more_causes_than_room_are_counted_on() -> None:
-    told = text(snapshot(*(row(i, state=ChannelState.BLOCKED, reason="disk full") for i in range(15))), height=24)
+    rows = [row(i, state=ChannelState.BLOCKED, reason=f"disk {'x' * i}") for i in range(15)]
+    told = text(snapshot(*rows), height=24)
     assert told.splitlines()[-1] == "... and more: grape-pipeline status"
+
+
+def test_causes_that_differ_in_figures_alone_are_one_where_room_is_short() -> None:
+    rows = [row(i, completeness_pct=99.0 + i / 100) for i in range(8)]
+    rows.append(row(8, last_packet_monotonic_ns=NOW - 9 * S))
+    tall = text(snapshot(*rows), height=40).splitlines()
+    assert sum("% complete" in line for line in tall) == 8
+    short = text(snapshot(*rows), height=17).splitlines()
+    assert short[-2:] == ["WWV_0_MHz and 7 more: 15:59Z is 99.00 % complete", "WWV_8_MHz: silent for 9 s"]
 
 
 def test_the_selected_channel_is_always_in_view() -> None:
@@ -140,3 +150,10 @@ def test_a_look_maps_the_board_for_reading_only(instance: str) -> None:
         assert isinstance(seen.segment.map, mmap.mmap)
     finally:
         made.segment.unlink()
+
+
+def test_a_silent_channel_has_nothing_of_a_new_minute() -> None:
+    silent = row(1, last_packet_monotonic_ns=NOW - 40 * S, minute_fill_pct=66.0)
+    for second, bar in ((50, "####-."), (30, "---...")):
+        made = View(80, 24, 1_763_999_940 + second)
+        assert bar in "\n".join(line.plain for line in frame(snapshot(silent), made))

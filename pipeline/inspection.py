@@ -51,8 +51,9 @@ ADDED = {
     "packets_duplicate": "int", "packets_reordered": "int", "packets_bad": "int",
     "ntp_valid": "bool", "ntp_synced": "bool", "ntp_uncertainty_ms": "float", "ntp_jitter_ms": "float",
     "ntp_age_s": "float", "ntp_source": "str", "ntp_state": "str", "ntp_stratum": "int", "ntp_leap": "int",
-    "host_utc_ns": "int", "host_monotonic_ns": "int", "host_rtp": "int", "rtp_rate_ppm": "float",
-    "rtp_vs_host_ns": "int", "radiod_status_json": "str", "iq_extra": "samples",
+    "host_utc_ns": "int", "host_monotonic_ns": "int", "host_rtp": "int", "host_clock_set_by_ns": "int",
+    "rtp_rate_ppm": "float", "rtp_rate_sigma_ppm": "float", "rtp_vs_host_ns": "int", "chain_delay_ns": "int",
+    "radiod_status_json": "str", "iq_extra": "samples",
     "tone_detected": "bool", "tone_station": "str", "tone_onset_ms": "float", "tone_uncertainty_ms": "float",
     "tone_snr_db": "float", "tone_residual_ms": "float", "tone_residual_uncertainty_ms": "float",
     "tick_onset_ms": "float", "tick_uncertainty_ms": "float", "tick_count": "int",
@@ -286,8 +287,12 @@ def _clocks(v: Values) -> Iterable[tuple[str, str]]:
         rate = v.get("rtp_rate_ppm")
         yield "host clock", f"{_utc(v['host_utc_ns'])} when RTP {v['host_rtp']} was next"
         against = v.get("rtp_vs_host_ns")
-        drift = f"sample clock {rate:+.3f} ppm" if _known(rate) else "sample clock not measured yet"
+        sigma = v.get("rtp_rate_sigma_ppm")
+        doubt = f" +- {sigma:.3f}" if _known(sigma) else ""
+        drift = f"sample clock {rate:+.3f}{doubt} ppm" if _known(rate) else "sample clock not measured yet"
         yield "", (f"label - host clock {against / 1e6:+.3f} ms, " if _known(against) else "") + drift
+        if v.get("host_clock_set_by_ns"):
+            yield "", f"set by {v['host_clock_set_by_ns'] / 1e9:+.6f} s since the recording began"
     elif _known(v.get("ntp_wall_clock_time")):
         yield "host clock", f"{_moment(v['ntp_wall_clock_time'], 'us')} at the file's begin"
 

@@ -39,13 +39,16 @@ class HostEvidence:
     """One reading of the host's clocks against the stream: all for the same packet.
 
     `timestamp` is extended, of the sample after the packet; `rate_ppm` is the sample
-    clock against the host's, positive = more samples than nominal; NaN = not yet known.
+    clock against the host's, positive = more samples than nominal, and `rate_sigma_ppm` its standard
+    deviation; NaN = not yet known. `set_by_ns` is what the host's clock was set by since the recording began.
     """
 
     utc_ns: int = UNKNOWN
     monotonic_ns: int = UNKNOWN
     timestamp: int | None = None
     rate_ppm: float = math.nan
+    rate_sigma_ppm: float = math.nan
+    set_by_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Context:
     status_detail: Mapping[str, Any]
     storage: str
     created_s: float
+    chain_delay_ns: int = 0
 
 
 def stamp(utc_ns: int) -> str:
@@ -258,6 +262,9 @@ def _clocks(minute: Minute, context: Context) -> dict[str, Any]:
         "host_utc_ns": host.utc_ns,
         "host_monotonic_ns": host.monotonic_ns,
         "host_rtp": wrap32(host.timestamp) if host.timestamp is not None else UNKNOWN,
+        "chain_delay_ns": context.chain_delay_ns,
+        "host_clock_set_by_ns": host.set_by_ns,
         "rtp_rate_ppm": host.rate_ppm,
+        "rtp_rate_sigma_ppm": host.rate_sigma_ppm,
         "rtp_vs_host_ns": residual if known else UNKNOWN,
     }

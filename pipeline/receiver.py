@@ -27,9 +27,14 @@ BATCH = 2000
 
 
 class Receiver:
-    """Drains one channel's data and status sockets into `intake`."""
+    """Drains one channel's data and status sockets into `intake`.
 
-    def __init__(self, data: socket.socket, status: tuple[socket.socket, ...], ssrc: int, intake: Intake) -> None:
+    `shift_ns` is taken off the kernel's stamps: host's clock - recorder's clock (`pipeline.hostclock`).
+    """
+
+    def __init__(
+        self, data: socket.socket, status: tuple[socket.socket, ...], ssrc: int, intake: Intake, shift_ns: int = 0
+    ) -> None:
         self._data = data
         self._status = status
         self._ssrc = ssrc
@@ -38,6 +43,8 @@ class Receiver:
         self._one = bytearray(1)
         self._last_origin = ("", 0)
         self._last_address = 0
+        self.shift_ns = shift_ns
+        self._local: dict[str, bool] = {}
         self.full = False
         self.taken = 0
         self.statuses = 0
@@ -59,7 +66,7 @@ class Receiver:
         if size < HEADER_SIZE:
             return
         _, _, sequence, timestamp, _ = HEADER.unpack(self._header)
-        if (sequence, timestamp, _stamp(stamps)) == (
+        if (sequence, timestamp, _stamp(stamps, self.shift_ns)) == (
             int(last["sequence"]) & 0xFFFF,
             wrap32(int(last["timestamp"])),
             int(last["arrival_ns"]),
@@ -74,7 +81,7 @@ class Receiver:
         intake, journal, header = self._intake, self._intake.journal, self._header
         source, unpack = intake.source, HEADER.unpack
         peek, take = self._data.recvmsg_into, self._data.recv_into
-        heap, one, ssrc = journal.heap, self._one, self._ssrc
+        heap, one, ssrc, shift, untimed = journal.heap, self._one, self._ssrc, self.shift_ns, intake.untimed
         self.full = False
         for number in range(BATCH):
             try:
@@ -91,7 +98,7 @@ class Receiver:
                     raise
                 self.full = True
                 return number
-            arrival_ns = _stamp(stamps)
+            arrival_ns = _stamp(stamps, shift)
             length = size - HEADER_SIZE
             if length <= 0 or header[0] != VERSION_BITS:
                 self._unusual(size, at, origin, arrival_ns)
@@ -112,7 +119,7 @@ class Receiver:
                             length,
                             self._last_address,
                             origin[1],
-                            FLAG_MARKER if kind & MARKER else 0,
+                            untimed | FLAG_MARKER if kind & MARKER else untimed,
                             Kind.DATA,
                         )
                     )
@@ -146,23 +153,35 @@ class Receiver:
             for _ in range(BATCH):
                 try:
                     at = journal.room()
-                    size, stamps, _, _ = sock.recvmsg_into([journal.heap[at : at + MAX_DATAGRAM]], ANCILLARY)
+                    size, stamps, _, origin = sock.recvmsg_into([journal.heap[at : at + MAX_DATAGRAM]], ANCILLARY)
                 except (BlockingIOError, JournalFull):
                     break
                 except OSError as error:
                     if error.errno not in NO_MEMORY:
                         raise
                     break
-                if self._intake.status(size, _stamp(stamps)):
+                shift = self.shift_ns if self.shift_ns and self._is_local(origin[0]) else 0
+                if self._intake.status(size, _stamp(stamps, self.shift_ns), shift):
                     self.statuses += 1
 
+    def _is_local(self, address: str) -> bool:
+        """True for an address of this host: then what sends from it reads this host's clock."""
+        if address not in self._local:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                try:
+                    probe.bind((address, 0))
+                    self._local[address] = True
+                except OSError:
+                    self._local[address] = False
+        return self._local[address]
 
-def _stamp(stamps: list[tuple[int, int, bytes]]) -> int:
-    """The kernel's receive stamp (SO_TIMESTAMPNS), ns since 1970; 0 when there is none."""
+
+def _stamp(stamps: list[tuple[int, int, bytes]], shift_ns: int) -> int:
+    """The kernel's receive stamp (SO_TIMESTAMPNS) by the recorder's clock, ns since 1970; 0 when there is none."""
     for _, _, data in stamps:
         if len(data) == TIMESPEC.size:
             seconds, nanoseconds = TIMESPEC.unpack(data)
-            return int(seconds) * SECOND + int(nanoseconds)
+            return int(seconds) * SECOND + int(nanoseconds) - shift_ns
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.config import Channel, Recorder
+from pipeline.hostclock import realtime_less_boottime, recorder_base
 from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
 from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
 
@@ -37,7 +38,7 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, since_ns: 
     journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
     if journal is None:
         return None
-    journal.mark_break(since_ns)
+    journal.mark_break(since_ns - realtime_less_boottime()[0] + recorder_base(journal))
     return segment
 
 

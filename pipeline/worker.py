@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pipeline import radiod
 from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
+from pipeline.hostclock import RecorderClock
 from pipeline.logs import fields
 from pipeline.minutefile import Context, HostEvidence, stamp
-from pipeline.ntp import clock
-from pipeline.ntp.verdict import carry_on
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
 from pipeline.records import NtpRecord
@@ -28,7 +27,7 @@ from pipeline.shm import Board, Segment
 from pipeline.sockets import ChannelSockets
 from pipeline.stream.cutter import Cut, Cutter
 from pipeline.stream.intake import Intake, Settings
-from pipeline.stream.journal import Journal
+from pipeline.stream.journal import FLAG_UNTIMED, Journal
 from pipeline.stream.minute import Minute
 from pipeline.stream.recovery import checkpoint, restore
 from pipeline.stream.timeline import MINUTE, SECOND, HostClock
@@ -99,7 +98,10 @@ class Worker:
         self._intake = Intake(journal, settings, radiod.decode_status)
         self._cutter = Cutter(self._intake)
         restore(self._intake, self._cutter, read_checkpoint(context.journal))
-        self._receiver = Receiver(context.sockets.data, context.sockets.status, channel.ssrc, self._intake)
+        self._clock = RecorderClock(journal, channel.name)
+        self._receiver = Receiver(
+            context.sockets.data, context.sockets.status, channel.ssrc, self._intake, self._clock.shift_ns
+        )
         first = config.enabled_channels[0].id == channel.id
         disabled = [c.id for c in config.channels if not c.enabled] if first else []
         self._writer = Writer(channel, config.recorder, lifeline.wake, disabled)
@@ -122,9 +124,7 @@ class Worker:
     def tick(self) -> None:
         """Take what came, hand over what is due, publish."""
         now = time.monotonic_ns()
-        taken = self._receiver.drain()
-        self._receiver.drain_status()
-        self._intake.scan()
+        taken = self._take()
         self._backlogged = taken >= BATCH
         if taken:
             self._progress.last_packet_ns = now
@@ -137,18 +137,24 @@ class Worker:
             self._make_room(now, host)
         self._publish(now, host)
 
+    def _take(self) -> int:
+        """What waits on the sockets goes into the journal; returns how many packets that were."""
+        self._clock.look()
+        self._receiver.shift_ns = self._clock.shift_ns
+        self._intake.untimed = 0 if self._clock.settled else FLAG_UNTIMED
+        taken = self._receiver.drain()
+        self._receiver.drain_status()
+        self._intake.scan()
+        return taken
+
     def pause_s(self) -> float:
         """How long to sleep: not at all while datagrams are left on the queue."""
         return 0.0 if self._backlogged else TICK_S
 
     def host_clock(self, now_ns: int) -> HostClock:
-        """The host clock's error as the NTP record has it now; of a silent monitor, as it had it last, aged."""
-        record, ntp = self._context.board.ntp.read(), self._context.config.ntp
-        view = record.at(now_ns, ntp.stale_after_s)
-        if view["valid"] and view["offset_ms"] is not None:
-            return HostClock(round(view["offset_ms"] * 1e6), round((view["uncertainty_ms"] or 0.0) * 1e6))
-        carried = carry_on(record, clock.read(), ntp.holdover_s)
-        return HostClock() if carried is None else HostClock(*carried)
+        """What the NTP record says of the recorder's clock now."""
+        context = self._context
+        return self._clock.against_utc(context.board.ntp.read(), now_ns, context.config.ntp)
 
     def _silent_ns(self, now: int) -> int:
         return self._progress.silent_ns(now)
@@ -190,12 +196,12 @@ class Worker:
         epoch = next((e for e in self._intake.epochs if e.id == minute.segments[-1].epoch_id), None)
         host = HostEvidence()
         if minute.last_arrival_ns:
+            at_ns = minute.last_arrival_ns + self._clock.shift_ns
+            ppm, sigma = epoch.rate_ppm() if epoch is not None else (math.nan, math.nan)
             host = HostEvidence(
-                minute.last_arrival_ns,
-                minute.last_arrival_ns - time.time_ns() + time.monotonic_ns(),
-                minute.last_timestamp,
-                epoch.rate_ppm() if epoch is not None else math.nan,
-            )
+                at_ns, at_ns - time.time_ns() + time.monotonic_ns(), minute.last_timestamp, ppm, sigma,
+                self._clock.shift_ns,
+            )  # fmt: skip
         status = self._intake.last_status
         return Context(
             context.config.station,
@@ -207,6 +213,7 @@ class Worker:
             status.detail if isinstance(status, radiod.ChannelStatus) else {},
             context.config.recorder.storage,
             time.time(),
+            context.config.radiod.chain_delay_ns,
         )
 
     def _collect(self, written: Written | None, now: int) -> None:
@@ -330,9 +337,8 @@ class Worker:
 
     def _take_all(self) -> None:
         """Empty the sockets into the journal, as far as that has room."""
-        while self._receiver.drain() and not self._receiver.full:
-            self._intake.scan()
-        self._receiver.drain_status()
+        while self._take() and not self._receiver.full:
+            pass
 
     def _publish(self, now: int, host: HostClock, stopped: bool = False) -> None:
         context = self._context

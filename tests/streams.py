@@ -85,6 +85,16 @@ class Recording:
         self.journal.heap[at : at + len(payload)] = payload
         self.intake.packet(Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, len(payload), origin, arrival_ns))
 
+    def packet_of(self, sequence: int, timestamp: int, length: int, arrival_ns: int, port: int) -> None:
+        """One RTP packet arrives, its payload whatever lies in the heap."""
+        self.intake.packet(
+            Arrival(False, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, length, (ORIGIN[0], port), arrival_ns)
+        )
+
+    def said(self, status: FakeStatus, arrival_ns: int, shift_ns: int) -> None:
+        """What a status says, without the datagram."""
+        self.intake.learn(status, arrival_ns, shift_ns, timed=not self.intake.untimed)
+
     def status(self, status: FakeStatus | bytes, arrival_ns: int) -> bool:
         """One status datagram arrives."""
         data = status if isinstance(status, bytes) else repr(status).encode()

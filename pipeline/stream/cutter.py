@@ -11,12 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
+from pipeline.stream.anchor import MINUTE, SECOND, Anchor
 from pipeline.stream.encodings import Uncut, uncut
+from pipeline.stream.evidence import HostClock, Proposal, next_anchor, renewed
 from pipeline.stream.intake import HELD_SHARE, Intake, Rejected
 from pipeline.stream.journal import Kind
 from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs
-from pipeline.stream.timeline import MINUTE, SECOND, STATUS_REACH_S, Anchor, Epoch, HostClock, next_anchor
+from pipeline.stream.timeline import STATUS_REACH_S, Epoch
 from pipeline.stream.toneanchor import ToneWatch
 
 # A status normally follows the first packet of a timeline at once; until one has come or
@@ -24,9 +27,11 @@ from pipeline.stream.toneanchor import ToneWatch
 SETTLE_S = 5
 # A re-anchoring by less keeps the files in a row, with `iq_extra` or an overlap; after a
 # greater one the next file begins with the next sample, wherever its minute is by then.
-NEAR_NS = SECOND
+NEAR_NS = 11 * SECOND // 10
 # Samples between two files are in the first one, so they must have come when it is cut:
-# no more than half of the time that late packets are waited for, which is at least this.
+# no more than this share of the time that late packets are waited for, which is at least so much. By default
+# a leap second fits.
+WAIT_SHARE = 0.6
 LEAST_WAIT_NS = SECOND // 5
 LOOK_NS = 5 * SECOND
 
@@ -45,7 +50,8 @@ class End:
 class Cut:
     """Minutes handed out together (more than one when rates differ), and what `done` will do.
 
-    Records before `until` are in it; `newest` is the epoch that was being received.
+    Records before `until` are in it; `newest` is the epoch that was being received. `anchors` are the files',
+    by epoch.
     """
 
     minutes: list[Minute]
@@ -54,6 +60,7 @@ class Cut:
     until: int
     newest: int
     ends: dict[int, End] = field(default_factory=dict)
+    anchors: dict[int, Anchor] = field(default_factory=dict)
     rejected: Rejected = Rejected(0, 0, 0)
 
 
@@ -78,14 +85,24 @@ class Cutter:
         young = (
             self._intake.source.end - epoch.first_timestamp < SETTLE_S * epoch.rate_hz and silent_ns < SETTLE_S * SECOND
         )
-        if young and not epoch.pairs:
+        if young and not epoch.evidence.pairs.count:
             return None
         anchor = self.anchor(epoch, host)
         return None if anchor is None else anchor.utc_at(self._intake.source.end) + silent_ns
 
     def anchor(self, epoch: Epoch, host: HostClock) -> Anchor | None:
         """The anchor in force for an epoch, or the one it would get now."""
-        return epoch.anchor or epoch.propose(host, self._intake.settings.chain_delay_ns)
+        if epoch.anchor is not None:
+            return epoch.anchor
+        proposed = self._propose(epoch, host)
+        return None if proposed is None else proposed.anchor(epoch.first_timestamp)
+
+    def _propose(self, epoch: Epoch, host: HostClock, current: Anchor | None = None, at: int = 0) -> Proposal | None:
+        """What all evidence gives; for the minute at timestamp `at`, `current` being in force, the tones' too."""
+        proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
+        if proposed is None or current is None:
+            return proposed
+        return self.tones.instead_of(proposed, epoch.id, current, at)
 
     def due(self, silent_ns: int, host: HostClock, flush: bool = False) -> int | None:
         """UTC (ns) of the next minute that can be cut; None if there is none yet.
@@ -154,6 +171,7 @@ class Cutter:
                 result.minutes.append(minute)
         result.minutes.sort(key=lambda m: sum(s.samples for s in m.segments) / m.rate_hz, reverse=True)
         for piece in pieces:
+            result.anchors[piece.epoch.id] = piece.anchor
             known = again.ends.get(piece.epoch.id) if again else None
             self._settle(piece, result, known or self._end(piece, result, host))
         self._count_rejected(result, again.rejected if again else self._intake.rejected)
@@ -173,23 +191,34 @@ class Cutter:
             if pieces and epoch.anchor is None:
                 piece = _after(pieces[-1], piece, utc_ns)
             epoch.anchor = piece.anchor
-            if len(piece.inside(60 * anchor.rate_hz)):
+            inside = piece.inside(60 * anchor.rate_hz)
+            if len(inside):
+                piece.anchor = self._bound(piece, inside, host)
                 pieces.append(piece)
         return pieces
+
+    def _bound(self, piece: Piece, inside: npt.NDArray[np.intp], host: HostClock) -> Anchor:
+        """The piece's anchor with the bound that is known now that its minute is over."""
+        if self.again is not None and piece.epoch.id in self.again.anchors:
+            return self.again.anchors[piece.epoch.id]
+        proposed = self._propose(piece.epoch, host, piece.anchor, piece.origin)
+        if proposed is None:
+            return piece.anchor
+        first = max(0, int(piece.starts[inside[0]]))
+        stop = min(60 * piece.anchor.rate_hz, int(piece.stops[inside].max()))
+        return renewed(piece.anchor, proposed, piece.origin + first, piece.origin + stop)
 
     def _end(self, piece: Piece, result: Cut, host: HostClock) -> End:
         """Decide the epoch's next anchor and where the next file begins."""
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
-        proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
-        if proposed is not None:
-            proposed = self.tones.instead_of(proposed, epoch.id, piece.anchor, end)
+        proposed = self._propose(epoch, host, piece.anchor, end)
         # Nothing comes after a stop that a better anchor could be for.
         moves = proposed is not None and result.tail_cause != "stop"
         following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor
         begin = following.timestamp_at(result.utc_ns + MINUTE)
         ahead_ns = (begin - end) * SECOND // following.rate_hz
-        if not -NEAR_NS <= ahead_ns <= min(NEAR_NS, self._wait_ns // 2):
+        if not -NEAR_NS <= ahead_ns <= min(NEAR_NS, WAIT_SHARE * self._wait_ns):
             begin = end
         before = np.flatnonzero(piece.stops <= begin - piece.origin)
         if not len(before):

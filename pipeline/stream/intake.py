@@ -2,7 +2,8 @@
 
 The journal is the state that outlives a worker; everything in these objects can be made
 again from it and from the checkpoint taken whenever a minute is on disk
-(`pipeline.stream.recovery`). No clock and no socket: times come with the datagrams.
+(`pipeline.stream.recovery`). No clock and no socket: times come with the datagrams, by the
+recorder's clock (`pipeline.stream.evidence`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.stream.breaks import note_break, since_break
 from pipeline.stream.candidates import Arrival, Candidate, Origin
-from pipeline.stream.journal import FLAG_LATE, FLAG_MARKER, FLAG_REORDERED, REASONS, Journal, Kind, Row
+from pipeline.stream.journal import (
+    FLAG_LATE,
+    FLAG_MARKER,
+    FLAG_REORDERED,
+    FLAG_UNTIMED,
+    REASONS,
+    Journal,
+    Kind,
+    Row,
+)
 from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
@@ -27,6 +38,8 @@ PENDING_STATUSES = 16
 CONFIRM_UNUSABLE = 4
 # A status that no timeline has claimed by then never will be.
 PENDING_NS = 10 * SECOND
+# Bytes of an I/Q pair in the narrowest encodings.
+SMALLEST_FRAME = 4
 # What the configuration allows too; a minute of anything else would not fit.
 RATES_HZ = range(1_000, 2_000_001)
 
@@ -98,6 +111,8 @@ class Intake:
         self.scanned = journal.count
         # Of a BREAK record that no packet has followed yet.
         self.break_ns: int | None = None
+        # FLAG_UNTIMED while stamps are of no use as evidence.
+        self.untimed = 0
         self._addresses: dict[str, int] = {}
 
     @property
@@ -141,7 +156,7 @@ class Intake:
             packet.length,
             self._address(packet.origin),
             packet.origin[1],
-            flags | (FLAG_MARKER if packet.marker else 0),
+            flags | self.untimed | (FLAG_MARKER if packet.marker else 0),
             Kind.DATA,
         )
 
@@ -174,7 +189,7 @@ class Intake:
             self.source.give_up_held()
             return
         self.held_bytes += packet.length
-        marker = FLAG_MARKER if packet.marker else 0
+        marker = self.untimed | (FLAG_MARKER if packet.marker else 0)
         # A held record's epoch is the number of its run.
         number, address, port = self.source.held_number, self._address(packet.origin), packet.origin[1]
         self.journal.append(
@@ -203,7 +218,8 @@ class Intake:
             packet = arrival_of(row)
             verdict = source.admit(packet)
             if verdict in PLACED:
-                moved.append((int(row["position"]), self._row(packet, PLACED[verdict])))
+                flags = PLACED[verdict] | (int(row["flags"]) & FLAG_UNTIMED)
+                moved.append((int(row["position"]), self._row(packet, flags)))
                 self.count_placed(verdict)
         # What does not go on from the run's first packet is not of this timeline either.
         source.give_up_held()
@@ -229,31 +245,50 @@ class Intake:
         epoch = self.epoch
         if epoch is None:
             return
+        epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
         rows = self.journal.records(self.scanned)
-        first, self.scanned = max(self.scanned, self.journal.first), self.journal.count
+        begin = self.journal.count - len(rows)
         self.break_ns, row = since_break(rows, self.break_ns)
         if row is not None:
             self.break_ns = None
-            note_break(self.journal, first + row, self.epochs, self.settings.encoding)
-        epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
-        rows = rows[(rows["kind"] == Kind.DATA) & (rows["arrival_ns"] > 0)]
-        for known in self.epochs:
-            mine = rows[rows["epoch"] == known.id]
-            if len(mine):
-                encoding = known.formats[-1][1] if known.formats else self.settings.encoding
-                ends = mine["timestamp"] + mine["length"].astype(np.int64) // bytes_per_frame(encoding)
-                known.add_arrivals(ends, mine["arrival_ns"])
+            note_break(self.journal, begin + row, self.epochs, self.settings.encoding)
+        data = np.flatnonzero(rows["kind"] == Kind.DATA)
+        # The newest packet's end is seen when the next one comes.
+        self.scanned = begin + int(data[-1]) if len(data) else self.journal.count
+        self._add_arrivals(rows[data])
         if self.pending:
             self.match_pending()
 
-    def status(self, length: int, arrival_ns: int) -> bool:
-        """Take one radiod status datagram that lies at the journal's `room()`; False if it is not of this channel."""
+    def _add_arrivals(self, rows: npt.NDArray[np.void]) -> None:
+        """Arrivals of packets that were followed by the next one, which says where they ended, however made."""
+        before, after = rows[:-1], rows[1:]
+        frames = after["timestamp"] - before["timestamp"]
+        usable = (
+            (after["sequence"] == before["sequence"] + 1)
+            & (after["epoch"] == before["epoch"])
+            # After a mute the next packet begins later.
+            & (frames <= before["length"].astype(np.int64) // SMALLEST_FRAME)
+            & (before["arrival_ns"] > 0)
+            & (before["flags"] & FLAG_UNTIMED == 0)
+        )
+        before, ends = before[usable], after["timestamp"][usable]
+        for epoch in self.epochs:
+            mine = before["epoch"] == epoch.id
+            if mine.any():
+                epoch.add_arrivals(ends[mine], before["arrival_ns"][mine])
+
+    def status(self, length: int, arrival_ns: int, shift_ns: int = 0) -> bool:
+        """Take one radiod status datagram that lies at the journal's `room()`; False if it is not of this channel.
+
+        `shift_ns` is how much radiod's clock is ahead of the recorder's because this host's clock, which is
+        radiod's too, was set.
+        """
         journal = self.journal
         status = self.decode_status(bytes(journal.payload(journal.position, length)))
         if status is None or status.ssrc != self.settings.ssrc:
             return False
-        journal.append(Row(0, 0, arrival_ns, self.source.epoch, length, 0, 0, 0, Kind.STATUS))
-        self.learn(status, arrival_ns)
+        journal.append(Row(shift_ns, 0, arrival_ns, self.source.epoch, length, 0, 0, self.untimed, Kind.STATUS))
+        self.learn(status, arrival_ns, shift_ns, timed=not self.untimed)
         return True
 
     def _believed(self, made: str | None, timesnap: int, arrival_ns: int) -> str | None:
@@ -273,14 +308,15 @@ class Intake:
             self._match(Said(first, None, None, made, came_ns))
         return made
 
-    def learn(self, status: Status, arrival_ns: int) -> None:
+    def learn(self, status: Status, arrival_ns: int, shift_ns: int = 0, timed: bool = True) -> None:
         """Use a status: for the timeline it speaks of, now or when that timeline is known."""
+        utc_ns = status.gps_time_utc_ns if timed else None
         self.last_status = status
         if status.rtp_timesnap is None:
             return
         said = Said(
             status.rtp_timesnap,
-            status.gps_time_utc_ns,
+            None if utc_ns is None else utc_ns - shift_ns,
             status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
             self._believed(_format(status), status.rtp_timesnap, arrival_ns),
             arrival_ns,

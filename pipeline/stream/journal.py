@@ -68,12 +68,13 @@ RECORD_DTYPE = np.dtype(
 FLAG_MARKER = 1
 FLAG_REORDERED = 2
 FLAG_LATE = 4  # its minute was cut already
+FLAG_UNTIMED = 8  # it came while the host's clock was set, so its stamp says nothing
 # Why an epoch began, by number in an EPOCH record's flags; the names are the files'.
 REASONS = ("start", "radiod_restart", "timestamp_jump", "rate_change")
 
 # Words of the header page, by index of u64.
 W_MAGIC, W_RECORDS, W_HEAP, W_SSRC = 0, 1, 2, 3
-W_COUNT, W_TAKEN, W_FIRST, W_RELEASED, W_CLEAN = 8, 9, 10, 11, 12
+W_COUNT, W_TAKEN, W_FIRST, W_RELEASED, W_CLEAN, W_CLOCK = 8, 9, 10, 11, 12, 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,15 @@ class Journal:
     @clean.setter
     def clean(self, value: bool) -> None:
         self._words[W_CLEAN] = int(value)
+
+    @property
+    def clock_base_ns(self) -> int:
+        """CLOCK_REALTIME - CLOCK_BOOTTIME that defines the clock of `arrival_ns`; 0 = not yet defined."""
+        return int(self._words[W_CLOCK])
+
+    @clock_base_ns.setter
+    def clock_base_ns(self, value: int) -> None:
+        self._words[W_CLOCK] = value
 
     def room(self, size: int = MAX_DATAGRAM) -> int:
         """Heap offset where a payload of up to `size` bytes may be put.

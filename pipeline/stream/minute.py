@@ -10,15 +10,16 @@ sample is either a received one or zero and listed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.stream.anchor import Anchor
 from pipeline.stream.encodings import Records
 from pipeline.stream.journal import FLAG_REORDERED
 from pipeline.stream.rtp import bytes_per_frame, silent
-from pipeline.stream.timeline import Anchor, Epoch
+from pipeline.stream.timeline import Epoch
 
 PayloadAt = Callable[[int, int], memoryview]
 
@@ -179,6 +180,8 @@ def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap
         before = piece
     if before:
         _tail_gap(minute, before, tail_cause)
+    bound = max(piece.anchor.uncertainty_ns for piece in pieces)
+    minute.anchor = replace(minute.anchor, uncertainty_ns=bound)
     minute.gaps.sort(key=lambda gap: gap.index)
     return minute
 

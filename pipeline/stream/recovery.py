@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.stream.cutter import Cut, Cutter, End
 from pipeline.stream.intake import Intake, Rejected, Said, arrival_of
-from pipeline.stream.journal import FLAG_LATE, REASONS, Kind
+from pipeline.stream.journal import FLAG_LATE, FLAG_UNTIMED, REASONS, Kind
 from pipeline.stream.source import Admission
 from pipeline.stream.timeline import Anchor, Epoch
 
@@ -27,7 +27,8 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
     intake.journal.keep_notes()
     epochs = [epoch.to_json() for epoch in intake.epochs]
     for ended in epochs[:-1]:
-        ended["pairs"] = ended["pairs"][-ENDED_PAIRS:]
+        for observations in ended["evidence"]:
+            del observations[1][:-ENDED_PAIRS]
     cut = cutter.outstanding or cutter.again
     return {
         "count": intake.journal.count,
@@ -51,6 +52,7 @@ def _cut_to_json(cut: Cut) -> dict[str, Any]:
         "until": cut.until,
         "newest": cut.newest,
         "rejected": list(cut.rejected),
+        "anchors": [[number, anchor.to_json()] for number, anchor in cut.anchors.items()],
         "ends": [
             [number, end.cut, end.anchor.to_json(), end.previous_sequence, end.previous_end]
             for number, end in cut.ends.items()
@@ -64,7 +66,8 @@ def _cut_from_json(state: dict[str, Any]) -> Cut:
         for number, at, anchor, sequence, reached in state["ends"]
     }
     plain = {name: state[name] for name in ("utc_ns", "tail_cause", "until", "newest")}
-    return Cut([], **plain, ends=ends, rejected=Rejected(*state["rejected"]))
+    anchors = {number: Anchor.from_json(anchor) for number, anchor in state["anchors"]}
+    return Cut([], **plain, ends=ends, anchors=anchors, rejected=Rejected(*state["rejected"]))
 
 
 def restore(intake: Intake, cutter: Cutter, state: dict[str, Any] | None) -> None:
@@ -108,7 +111,8 @@ def _replay(intake: Intake, rows: Iterable[np.void]) -> None:
             verdict = source.admit(arrival_of(row))
             intake.count_placed(Admission.LATE if row["flags"] & FLAG_LATE else verdict)
             moved -= 1
-            if moved == 0:
+            # Later it may be too far behind to be told from another timeline's.
+            if moved <= 0 and intake.pending:
                 intake.match_pending()
         elif kind == Kind.HELD:
             promoting = source.admit(arrival_of(row)) is Admission.PROMOTE
@@ -135,4 +139,4 @@ def _relearn(intake: Intake, row: np.void) -> None:
     payload = intake.journal.payload(int(row["position"]), int(row["length"]))
     status = intake.decode_status(bytes(payload))
     if status is not None:
-        intake.learn(status, int(row["arrival_ns"]))
+        intake.learn(status, int(row["arrival_ns"]), int(row["timestamp"]), timed=not row["flags"] & FLAG_UNTIMED)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.records import AnchorSource
-from pipeline.stream.timeline import MINUTE, SECOND, Anchor, next_anchor
+from pipeline.stream.anchor import MINUTE, SECOND, Anchor
+from pipeline.stream.evidence import Proposal, next_anchor
 
 STATIONS = {"WWV": AnchorSource.WWV, "WWVH": AnchorSource.WWVH, "CHU": AnchorSource.CHU}
 CONSECUTIVE = 3
@@ -92,7 +93,7 @@ class ToneWatch:
         found = [one for o in self._onsets.values() if (one := _line(list(o), current, at)) is not None]
         return min(found, key=lambda anchor: anchor.uncertainty_ns, default=None)
 
-    def instead_of(self, proposed: Anchor, epoch_id: int, current: Anchor, at: int) -> Anchor:
+    def instead_of(self, proposed: Proposal, epoch_id: int, current: Anchor, at: int) -> Proposal:
         """What the tones propose for the minute at timestamp `at` where `proposed` is the host clock's word alone.
 
         `current`, the anchor in force, is asked first which minute it is: its bound was true when it was stated, and
@@ -103,7 +104,7 @@ class ToneWatch:
         for line in (current, next_anchor(current, proposed, at)):
             found = self.anchor(epoch_id, line, at)
             if found is not None:
-                return found
+                return Proposal.of(found)
         return proposed
 
     def to_json(self) -> list[list[Any]]:

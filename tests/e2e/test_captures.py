@@ -172,7 +172,9 @@ def test_late_first_status_does_not_move_the_label(captures: Path) -> None:
     for ssrc, events in packets(captures / "late-first-status-s16-20s.pcap").items():
         to = record(ssrc, events)
         anchor = to.minutes[-1][0].anchor
-        pairs = sorted(utc - anchor.utc_at(at) for epoch in to.intake.epochs for at, utc, _ in epoch.pairs)
+        pairs = sorted(
+            utc - anchor.utc_at(at) for epoch in to.intake.epochs for at, utc, _ in epoch.evidence.pairs.rows
+        )
         assert abs(pairs[len(pairs) // 2]) <= anchor.uncertainty_ns
         assert anchor.uncertainty_ns < 60_000_000
 

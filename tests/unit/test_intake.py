@@ -220,7 +220,11 @@ def test_status_belongs_to_the_packets_around_it() -> None:
         stream.send(to, n)
     assert to.status(status(stream, 10), stream.time_ns(3200))
     epoch = to.intake.epochs[0]
-    assert len(epoch.pairs) == 1 and epoch.rate_known and epoch.formats == [((1 << 32) - 320 + 3200, "S16BE")]
+    assert (
+        len(epoch.evidence.pairs.rows) == 1
+        and epoch.rate_known
+        and epoch.formats == [((1 << 32) - 320 + 3200, "S16BE")]
+    )
 
 
 def test_status_of_another_channel_leaves_no_trace() -> None:
@@ -236,7 +240,7 @@ def test_status_before_the_first_packet_waits_for_it() -> None:
     to.status(status(stream, 0), T0 - 1000)
     assert len(to.intake.pending) == 1
     stream.send(to, 0)
-    assert not to.intake.pending and len(to.intake.epochs[0].pairs) == 1
+    assert not to.intake.pending and len(to.intake.epochs[0].evidence.pairs.rows) == 1
 
 
 def test_status_of_a_new_timeline_is_not_given_to_the_old() -> None:
@@ -249,8 +253,8 @@ def test_status_of_a_new_timeline_is_not_given_to_the_old() -> None:
     to.status(status(again, 1, encoding="F32LE"), again.time_ns(320))
     again.send(to, 1, origin=OTHER)
     old, new = to.intake.epochs
-    assert not old.pairs and not old.formats
-    assert len(new.pairs) == 1 and new.formats[0][1] == "F32LE"
+    assert not old.evidence.pairs.rows and not old.formats
+    assert len(new.evidence.pairs.rows) == 1 and new.formats[0][1] == "F32LE"
 
 
 def test_status_with_another_rate_waits_for_the_timeline_of_that_rate() -> None:

@@ -56,6 +56,7 @@ NEW = {
     "ntp_valid": "|b1", "ntp_synced": "|b1", "ntp_uncertainty_ms": "<f8", "ntp_jitter_ms": "<f8", "ntp_age_s": "<f8",
     "ntp_source": "U", "ntp_state": "U", "ntp_stratum": "<i8", "ntp_leap": "<i8", "host_utc_ns": "<i8",
     "host_monotonic_ns": "<i8", "host_rtp": "<i8", "rtp_rate_ppm": "<f8", "rtp_vs_host_ns": "<i8",
+    "rtp_rate_sigma_ppm": "<f8", "host_clock_set_by_ns": "<i8", "chain_delay_ns": "<i8",
     "radiod_status_json": "U", "iq_extra": "<c8", "tone_detected": "|b1", "tone_station": "U",
     "tone_onset_ms": "<f8", "tone_uncertainty_ms": "<f8", "tone_snr_db": "<f8", "tone_residual_ms": "<f8",
     "tone_residual_uncertainty_ms": "<f8", "tick_onset_ms": "<f8",
@@ -160,6 +161,7 @@ def test_unknown_is_nan_empty_or_minus_999() -> None:
                 "ntp_age_s": math.nan, "ntp_source": "", "ntp_state": "starting", "ntp_stratum": -999, "ntp_leap": 3,
                 "ntp_valid": False, "ntp_synced": False, "ntp_wall_clock_time": math.nan, "host_utc_ns": -999,
                 "host_monotonic_ns": -999, "host_rtp": -999, "rtp_rate_ppm": math.nan, "rtp_vs_host_ns": -999,
+                "rtp_rate_sigma_ppm": math.nan, "host_clock_set_by_ns": 0, "chain_delay_ns": 0,
                 "tone_power_1000_hz_db": -999.0, "tone_power_1200_hz_db": -999.0,
                 "wwvh_differential_delay_ms": math.nan, "time_snap_source": "wall_clock",
                 "time_snap_station": "WALL_CLOCK", "time_snap_confidence": 0.3, "radiod_status_json": "{}"}  # fmt: skip

@@ -16,9 +16,10 @@ from pipeline.config import Channel, Station
 from pipeline.minutefile import build
 from pipeline.records import AnchorSource
 from pipeline.simulator.signal import WwvSource
+from pipeline.stream.anchor import MINUTE, SECOND, Anchor
+from pipeline.stream.evidence import HostClock, Proposal, next_anchor
 from pipeline.stream.journal import geometry
 from pipeline.stream.pulses import path_delay_s
-from pipeline.stream.timeline import MINUTE, SECOND, Anchor, HostClock, next_anchor
 from pipeline.stream.toneanchor import LARGEST_BOUND_NS, Onset, ToneWatch
 from pipeline.tonekeys import Tail, onset_of, tail_of
 from streams import T0, Recording
@@ -31,6 +32,11 @@ DELAY, DOUBT = 7_000_000, 3_000_000
 def wall(off_ns: int = 0, bound_ns: int = BOUND, source: AnchorSource = AnchorSource.WALL_CLOCK) -> Anchor:
     """A label that is `off_ns` ahead of UTC; the sample with timestamp 0 is of T0."""
     return Anchor(0, T0 + off_ns, RATE, source, bound_ns, T0)
+
+
+def said(off_ns: int = 0, bound_ns: int = BOUND, source: AnchorSource = AnchorSource.WALL_CLOCK) -> Proposal:
+    """The same label as a proposal."""
+    return Proposal.of(wall(off_ns, bound_ns, source))
 
 
 def onset(minute: int, ppm: float = 0.0, moved_ns: int = 0, station: str = "WWV", epoch: int = 1) -> Onset:
@@ -122,11 +128,11 @@ def test_bound_that_leaves_two_minutes_open_gives_no_anchor(bound_s: float) -> N
 def test_only_the_last_resort() -> None:
     heard, at = watch(onset(1), onset(2), onset(3)), 5 * 60 * RATE
     for source in (AnchorSource.RADIOD, AnchorSource.NTP):
-        proposed = wall(40_000_000, 80_000_000, source)
+        proposed = said(40_000_000, 80_000_000, source)
         assert heard.instead_of(proposed, 1, wall(), at) is proposed
-    assert heard.instead_of(wall(7 * SECOND), 1, wall(7 * SECOND), at).source is AnchorSource.WWV
-    host = wall(7 * SECOND)
-    assert ToneWatch().instead_of(host, 1, host, at) is host
+    host = said(7 * SECOND)
+    assert heard.instead_of(host, 1, wall(7 * SECOND), at).source is AnchorSource.WWV
+    assert ToneWatch().instead_of(host, 1, wall(7 * SECOND), at) is host
 
 
 def test_station_with_the_smaller_doubt_is_taken() -> None:
@@ -138,9 +144,10 @@ def test_station_with_the_smaller_doubt_is_taken() -> None:
 
 def test_host_clock_stepped_by_an_hour_does_not_move_the_minute() -> None:
     heard, at = watch(onset(1), onset(2), onset(3)), 5 * 60 * RATE
-    held = heard.instead_of(wall(7 * SECOND), 1, wall(7 * SECOND), at)
+    held = heard.instead_of(said(7 * SECOND), 1, wall(7 * SECOND), at).anchor(at)
     heard.add(onset(4))
-    later = heard.instead_of(wall(3600 * SECOND), 1, held, at + 60 * RATE)
+    at += 60 * RATE
+    later = heard.instead_of(said(3600 * SECOND), 1, held, at).anchor(at)
     assert later.source is AnchorSource.WWV
     assert abs(error_ns(later, 6.5, 0.0)) <= later.uncertainty_ns
 
@@ -151,7 +158,7 @@ def test_samples_that_were_lost_uncounted_are_seen_by_the_tones() -> None:
     heard = watch(*(onset(n, moved_ns=-lost) for n in (1, 2, 3)))
     held, at = wall(0, 60_000_000, AnchorSource.NTP), 5 * 60 * RATE
     assert heard.anchor(1, held, at) is None
-    found = heard.instead_of(wall(3 * SECOND), 1, held, at)
+    found = heard.instead_of(said(3 * SECOND), 1, held, at).anchor(at)
     assert found.source is AnchorSource.WWV
     assert abs(error_ns(found, 5.5, 0.0) - lost) <= found.uncertainty_ns
 
@@ -159,10 +166,11 @@ def test_samples_that_were_lost_uncounted_are_seen_by_the_tones() -> None:
 def test_ntp_and_radiod_take_over_from_tones() -> None:
     tone, at = wall(0, 8_000_000, AnchorSource.WWV), 5 * 60 * RATE
     for source in (AnchorSource.NTP, AnchorSource.RADIOD):
-        proposed = wall(1_000_000, 50_000_000, source)
-        assert next_anchor(tone, proposed, at) is proposed
-        assert next_anchor(proposed, replace(tone, uncertainty_ns=40_000_000), at).source is source
-    assert next_anchor(tone, wall(1_000_000, 7_000_000, AnchorSource.CHU), at).source is AnchorSource.WWV
+        proposed = said(1_000_000, 50_000_000, source)
+        assert next_anchor(tone, proposed, at) == proposed.anchor(at)
+        worse = said(0, 40_000_000, AnchorSource.WWV)
+        assert next_anchor(proposed.anchor(at), worse, at).source is source
+    assert next_anchor(tone, said(1_000_000, 7_000_000, AnchorSource.CHU), at).source is AnchorSource.WWV
 
 
 def test_watch_goes_on_after_a_crash() -> None:

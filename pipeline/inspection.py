@@ -51,6 +51,7 @@ ADDED = {
     "packets_duplicate": "int", "packets_reordered": "int", "packets_bad": "int",
     "ntp_valid": "bool", "ntp_synced": "bool", "ntp_uncertainty_ms": "float", "ntp_jitter_ms": "float",
     "ntp_age_s": "float", "ntp_source": "str", "ntp_state": "str", "ntp_stratum": "int", "ntp_leap": "int",
+    "ntp_quality": "str",
     "host_utc_ns": "int", "host_monotonic_ns": "int", "host_rtp": "int", "host_clock_set_by_ns": "int",
     "rtp_rate_ppm": "float", "rtp_rate_sigma_ppm": "float", "rtp_vs_host_ns": "int", "chain_delay_ns": "int",
     "radiod_status_json": "str", "iq_extra": "samples",
@@ -275,6 +276,7 @@ def _clocks(v: Values) -> Iterable[tuple[str, str]]:
     if "ntp_state" in v:
         bound, jitter = _ms(v.get("ntp_uncertainty_ms")), _ms(v.get("ntp_jitter_ms"))
         trust = "" if v.get("ntp_valid") else ", not to be relied on"
+        trust += ", by the relaxed limits" if v.get("ntp_quality") == "relaxed" else ""
         offset = f"host - UTC {_ms(v.get('ntp_offset_ms'), '+')} +- {bound}, jitter {jitter}"
         yield "NTP", f"{v['ntp_state']}{trust}; {offset}"
         age, stratum, leap = v.get("ntp_age_s"), v.get("ntp_stratum"), v.get("ntp_leap")

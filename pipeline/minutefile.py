@@ -257,6 +257,7 @@ def _clocks(minute: Minute, context: Context) -> dict[str, Any]:
         "ntp_age_s": number("age_s"),
         "ntp_source": view["source"] or "",
         "ntp_state": view["state"],
+        "ntp_quality": view["quality"] or "",
         "ntp_stratum": context.ntp.stratum or UNKNOWN,
         "ntp_leap": context.ntp.leap,
         "host_utc_ns": host.utc_ns,

@@ -162,6 +162,12 @@ def test_level_in_words(value: float, told: str) -> None:
     assert told in row("\n".join(lines(values)), "level")
 
 
+def test_relaxed_limits_are_told() -> None:
+    values = npz_values(ancestor(iq=np.zeros(SAMPLES, np.complex64)))
+    values |= {"ntp_state": "synced", "ntp_valid": True, "ntp_quality": "relaxed"}
+    assert "synced, by the relaxed limits; host - UTC" in row("\n".join(lines(values)), "NTP")
+
+
 def test_two_timelines_are_two_rows(capsys: Capture, tmp_path: Path) -> None:
     recorded = recording()
     play(recorded, stream(), range(300))

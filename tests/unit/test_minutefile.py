@@ -54,7 +54,8 @@ NEW = {
     "gap_cause": "U", "valid_samples": "<i8", "completeness_pct": "<f8", "packets_lost": "<i8",
     "packets_late": "<i8", "packets_duplicate": "<i8", "packets_reordered": "<i8", "packets_bad": "<i8",
     "ntp_valid": "|b1", "ntp_synced": "|b1", "ntp_uncertainty_ms": "<f8", "ntp_jitter_ms": "<f8", "ntp_age_s": "<f8",
-    "ntp_source": "U", "ntp_state": "U", "ntp_stratum": "<i8", "ntp_leap": "<i8", "host_utc_ns": "<i8",
+    "ntp_source": "U", "ntp_state": "U", "ntp_quality": "U", "ntp_stratum": "<i8", "ntp_leap": "<i8",
+    "host_utc_ns": "<i8",
     "host_monotonic_ns": "<i8", "host_rtp": "<i8", "rtp_rate_ppm": "<f8", "rtp_vs_host_ns": "<i8",
     "rtp_rate_sigma_ppm": "<f8", "host_clock_set_by_ns": "<i8", "chain_delay_ns": "<i8",
     "radiod_status_json": "U", "iq_extra": "<c8", "tone_detected": "|b1", "tone_station": "U",
@@ -158,7 +159,8 @@ def test_file_agrees_with_itself(saved: Path) -> None:
 def test_unknown_is_nan_empty_or_minus_999() -> None:
     arrays = unknown()
     expected = {"ntp_offset_ms": math.nan, "ntp_uncertainty_ms": math.nan, "ntp_jitter_ms": math.nan,
-                "ntp_age_s": math.nan, "ntp_source": "", "ntp_state": "starting", "ntp_stratum": -999, "ntp_leap": 3,
+                "ntp_age_s": math.nan, "ntp_source": "", "ntp_state": "starting", "ntp_quality": "",
+                "ntp_stratum": -999, "ntp_leap": 3,
                 "ntp_valid": False, "ntp_synced": False, "ntp_wall_clock_time": math.nan, "host_utc_ns": -999,
                 "host_monotonic_ns": -999, "host_rtp": -999, "rtp_rate_ppm": math.nan, "rtp_vs_host_ns": -999,
                 "rtp_rate_sigma_ppm": math.nan, "host_clock_set_by_ns": 0, "chain_delay_ns": 0,
@@ -173,6 +175,7 @@ def test_what_is_known_is_stated() -> None:
     arrays = arrays_of(one_cut())
     expected = {"ntp_offset_ms": -0.25, "ntp_uncertainty_ms": 3.5, "ntp_jitter_ms": 0.125, "ntp_age_s": 4.0,
                 "ntp_source": "servers:a", "ntp_state": "synced", "ntp_stratum": 2, "ntp_leap": 0, "ntp_valid": True,
+                "ntp_quality": "strict",
                 "ntp_synced": True, "rtp_rate_ppm": 1.5, "time_snap_source": "ntp", "time_snap_confidence": 0.7,
                 "host_monotonic_ns": 77 * SECOND, "session_id": "20261122T000000Z-abc", "format_version": "1",
                 "channel_name": "WWV 10 MHz", "frequency_hz": 10e6, "rtp_ssrc": CHANNEL.ssrc, "sample_rate": RATE,

@@ -145,10 +145,20 @@ def _order(instance: str, target: str, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _channels_that_run(context: click.Context, _argument: click.Parameter, incomplete: str) -> list[str]:
+    """For the shell: what can be restarted; nothing when that cannot be told."""
+    try:
+        board = Board.open(find_instance(context.params.get("config_path"), context.params.get("instance")))
+    except PipelineError:
+        return []
+    names = [child.name for cell in board.children[1:] if (child := cell.read()).name]
+    return [name for name in names if name.startswith(incomplete)]
+
+
 @click.command()
 @config_option
 @instance_option
-@click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
+@click.argument("channels", nargs=-1, metavar="[CHANNEL]...", shell_complete=_channels_that_run)
 def restart(config_path: Path | None, instance: str | None, channels: tuple[str, ...]) -> int:
     """Restart channels by id or name; all of them, one at a time, when none is named.
 

@@ -280,3 +280,41 @@ def test_systemd_is_told(instance: Instance, tmp_path: Path) -> None:
         manager.setblocking(False)
         while "STOPPING=1" not in told:
             told += manager.recv(4096).decode().split("\n")
+
+
+def test_looking_needs_nothing_of_the_workers(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    """A stopped process makes no system call and gives no lock; tests/bench/bench_watch.py has the cost."""
+    instance.start()
+    workers = [pid for name, pid in instance.pids().items() if name != "ntp"]
+
+    def accounts() -> list[str]:
+        return [Path(f"/proc/{pid}/schedstat").read_text() for pid in workers]
+
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    stats = [Path(f"/proc/{pid}/stat") for pid in workers]
+    instance.wait(lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats), "the stop")
+    before = accounts()
+    for words in (("status",), ("status", "--json"), ("top", "--once"), ("quality", "--json")):
+        assert instance.command(*words) in (EXIT_OK, EXIT_FAILURE)
+    assert capsys.readouterr().out.count("3/3 up") == 3
+    assert ask(instance.runtime / f"{instance.name}.control.sock", "GET", "/status")[0] == 200
+    assert accounts() == before
+    for pid in workers:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_shell_completes_commands_and_channels(instance: Instance) -> None:
+    instance.channel("WWV 5 MHz", frequency_hz=5_000_000)
+    instance.start(up={"WWV_5_MHz"})
+
+    def completed(*words: str) -> set[str]:
+        told = {"COMP_WORDS": " ".join(("grape-pipeline", *words)), "COMP_CWORD": str(len(words))}
+        environment = os.environ | told | {"_GRAPE_PIPELINE_COMPLETE": "bash_complete"}
+        code = "import sys; sys.argv[0] = 'grape-pipeline'; from pipeline.__main__ import main; main()"
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+    assert completed("re") == {"restart", "reload", "replay"}
+    assert completed("restart", "-c", str(instance.config_path), "W") == {"WWV_5_MHz"}
+    assert completed("restart", "-c", "/nowhere", "--instance", "none", "W") == set()

@@ -313,7 +313,7 @@ def test_the_shell_completes_commands_and_channels(instance: Instance) -> None:
         environment = os.environ | told | {"_GRAPE_PIPELINE_COMPLETE": "bash_complete"}
         code = "import sys; sys.argv[0] = 'grape-pipeline'; from pipeline.__main__ import main; main()"
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return {line.partition(",")[2] for line in done.stdout.splitlines()}
+        return {line.partition(",")[2] for line in done.stdout.split()}
 
     assert completed("re") == {"restart", "reload", "replay"}
     assert completed("restart", "-c", str(instance.config_path), "W") == {"WWV_5_MHz"}

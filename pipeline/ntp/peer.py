@@ -90,7 +90,8 @@ class Estimate(NamedTuple):
 class Peer:
     """A configured server: clock filter, reach, interval, addresses.
 
-    `asked` opens a poll; exactly one of `sampled`, `refused`, `kissed`, `missed` closes it.
+    `asked` opens a poll; exactly one of `sampled`, `refused`, `kissed`, `missed` closes it,
+    unless it is `void`.
     """
 
     def __init__(self, index: int, server: Server, lan: bool, numeric: bool, grid: Grid, samples: int = 1) -> None:
@@ -111,6 +112,7 @@ class Peer:
         self.polls = 0
         self.asked_ns: int | None = None
         self._asked_before_ns: int | None = None
+        self._asked_address: Address | None = None
         self.ok = False  # the last poll gave a sample
         self.answered = False  # something came from this address, once at least
         self.reason = "resolving"
@@ -162,6 +164,10 @@ class Peer:
         elif self.reason == "resolving":
             self.reason = "not asked yet"
 
+    def may_use(self, address: Address) -> bool:
+        """Nothing is known against the address: it neither sent us away nor leads nowhere."""
+        return address not in self.denied and address not in self.unreachable
+
     def begin(self) -> None:
         """Count as not asked yet: its first answer from now on is waited for."""
         self.polls = int(self.pending)
@@ -201,6 +207,7 @@ class Peer:
         """A request goes out: shift reach, plan the next turn."""
         self.pending = True
         self.polls += 1
+        self._asked_address = self.address
         self._asked_before_ns, self.asked_ns = self.asked_ns, now_ns
         self.reach = self.reach << 1 & 0xFF
         if self._burst_left:
@@ -221,6 +228,14 @@ class Peer:
             # Half a cycle of slack: a turn is not lost because the last request went out late.
             earliest = now_ns + int(self.interval_s * SECOND) - self._grid.cycle_ns // 2
             self.next_ns = self._grid.turn(self.index, self.lan, earliest)
+
+    def void(self) -> bool:
+        """Close the poll and say True if it went to an address that has been given up since."""
+        if self._asked_address == self.address:
+            return False
+        self.pending = False
+        self.begin()
+        return True
 
     def sampled(self, sample: Sample) -> None:
         """A good reply."""

@@ -66,6 +66,8 @@ class Pool:
     def outcome(self, index: int, outcome: Sample | Refused | Kiss, now: Instant, elapsed_s: float) -> None:
         """The server's answer, `elapsed_s` after the request."""
         peer = self.peers[index]
+        if peer.void():
+            return
         self._counters.answered(elapsed_s)
         if peer.reported:
             peer.reported = False
@@ -107,6 +109,8 @@ class Pool:
     def missed(self, index: int, reason: str, now: Instant, unreachable: bool = False, sent: bool = True) -> None:
         """No answer; `unreachable` when none can come from this address, not `sent` when nothing left this host."""
         peer = self.peers[index]
+        if peer.void():
+            return
         if peer.misses < MISSES_BEFORE_BACKOFF:
             self._silent += 1
         before = self.outage()
@@ -150,10 +154,10 @@ class Pool:
 
     def _assign(self, peer: Peer, now: Instant, ask_at_once: bool = False) -> None:
         """Take the next address of the peer's name that is nobody else's and was not refused."""
-        claimed = {p.address: p.name for p in self.peers if p is not peer and p.address is not None}
+        claimed = {p.address: p for p in self.peers if p is not peer and p.address is not None}
         at = peer.addresses.index(peer.address) + 1 if peer.address in peer.addresses else 0
         for address in peer.addresses[at:] + peer.addresses[:at]:
-            if address in claimed or address in peer.denied or address in peer.unreachable:
+            if address in claimed or not peer.may_use(address):
                 continue
             if address != peer.address:
                 peer.use(address)
@@ -161,8 +165,21 @@ class Pool:
                     peer.next_ns = now.monotonic
             return
         if peer.address is None or (peer.address in claimed and peer.addresses):
-            taken = next((claimed[a] for a in peer.addresses if a in claimed), None)
-            peer.use(None, f"same address as {taken}" if taken else "no usable address")
+            holders = {a: claimed[a] for a in peer.addresses if a in claimed}
+            if not any(self._make_way(a, holder, peer, now) for a, holder in holders.items()):
+                taken = next((holder.name for holder in holders.values()), None)
+                peer.use(None, f"same address as {taken}" if taken else "no usable address")
+
+    def _make_way(self, address: Address, holder: Peer, peer: Peer, now: Instant) -> bool:
+        """True when the holder of an address has another one to go to, and leaves it to a peer that has none."""
+        claimed = {p.address for p in self.peers}
+        free = next((a for a in holder.addresses if a not in claimed and holder.may_use(a)), None)
+        if free is None or not peer.may_use(address):
+            return False
+        for each, its in ((holder, free), (peer, address)):
+            each.use(its)
+            each.next_ns = now.monotonic
+        return True
 
     # What to do
 

@@ -83,6 +83,31 @@ class TestNames:
         assert rows[1].reason == "same address as a.test" and rows[1].address is None
         assert rows[3].address == "192.0.2.4"
 
+    def test_a_name_of_many_addresses_makes_way_for_names_of_one(self) -> None:
+        """As time.google.com, which has the addresses of time1 to time4."""
+        w = world(4, config=self.CONFIG)
+        w.names = {"a.test": self.addresses("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")}
+        w.names |= {f"{name}.test": self.addresses(f"192.0.2.{k}") for k, name in enumerate("bcd", 1)}
+        w.run(2)
+        rows = w.reports[-1][1].rows
+        assert {row.address for row in rows[1:]} == {"192.0.2.1", "192.0.2.2", "192.0.2.3"}
+        assert rows[0].address == "192.0.2.4"
+        assert w.record.truechimers == 4
+
+    def test_answer_of_an_address_that_was_given_up_does_not_count(self) -> None:
+        w = world(4, config=self.CONFIG)
+        w.names = {s.address: self.addresses(f"192.0.2.{i}") for i, s in enumerate(w.config.servers, 1)}
+        w.servers[0].rtt_s, w.servers[0].reply = 0.2, Reply(offset_s=1.0)
+        w.run(0.1)
+        w.engine.pool.resolved(0, self.addresses("192.0.2.77"), w.now())
+        w.servers[0].reply = Reply()
+        w.run(0.15)
+        row = w.engine.report(w.now()).rows[0]
+        assert (row.address, row.offset_ms) == ("192.0.2.77", None)
+        w.run(1)
+        assert w.record.truechimers == 4 and w.record.falsetickers == 0
+        assert len(w.servers[0].asked_s) == 2
+
     def test_two_spellings_of_one_address_are_one_vote(self) -> None:
         servers = ("::1", "0:0:0:0:0:0:0:1", "::ffff:192.0.2.1", "192.0.2.1")
         w = world(4, config=replace(OWN, servers=tuple(map(Server, servers))))

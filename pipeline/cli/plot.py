@@ -12,6 +12,7 @@ import click
 from pipeline import DISTRIBUTION, EXIT_FAILURE, EXIT_OK, PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.audit.findings import Issue
     from pipeline.plotting.days import Days
 
 Told = Callable[[int, int], None]
@@ -60,18 +61,22 @@ def plot(files: tuple[Path, ...], output: Path | None, force: bool) -> int:
 
 
 def _paths(files: tuple[Path, ...]) -> list[Path]:
-    """The files named, and all minutes below the folders named; a channel's in order of time."""
-    from pipeline.audit.onefile import parse_name
-    from pipeline.minutefile import PARTS
+    """The files named, and the minutes below the folders named, a channel's in order of time; no second parts."""
+    from pipeline import tree
     from pipeline.plot import PlotError
+
+    def report(path: Path, issue: Issue) -> None:
+        if issue.code == "unreadable_folder":
+            raise PlotError(f"{path}: {issue.what}")
 
     found: list[Path] = []
     for path in files:
-        if path.is_dir():
-            below = (p for p in path.rglob("*_iq.npz") if p.parent.parent.name != PARTS)
-            found += sorted(p for p in below if parse_name(p.name) is not None)
-        else:
+        if not path.is_dir():
             found.append(path)
+            continue
+        for folders in tree.channels(path, report):
+            minutes = tree.minutes(folders, tree.Window(), report)
+            found += [minute.path for minute in minutes if not minute.named.part]
     if not found:
         raise PlotError(f"no minute file in {', '.join(map(str, files))}")
     return found

@@ -25,11 +25,21 @@ Values = Mapping[str, Any]
 
 # The carrier alone, at a rate that holds any Doppler shift.
 CARRIER_RATE_HZ = 10
+# A packet that is lost takes the samples beside it with it, as long as the filter is.
+HEARD = 0.2
 # Spectra are padded so that a line's top is never far from a bin.
 PADDING = 8
+OFFSET_LENGTH = 100
+# Doppler shift reaches 2 Hz on the highest channels; oscillators without a reference are off by more.
+AT_CENTRE_HZ = 2.0
 SPECTRUM_FFT = 512
 SPECTRUM_COLUMNS = 600
-CLEAR_DB = 10.0
+# The strongest of 512 bins of noise is 13.5 dB above their median in one of 2000 spectra.
+CLEAR_DB = 13.5
+# No layer moves so fast that the shift changes by more from one column to the next.
+NEIGHBOUR_HZ = 0.25
+# Of what a spectrum is of, how much must have been received.
+SHORTEST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,15 @@ class GapSpan:
     begin_s: float
     length_s: float
     cause: str
+
+
+def with_numbers(values: Values) -> Values:
+    """The file with samples that are not numbers taken for missing ones; `odd_samples` says how many."""
+    iq = values["iq"]
+    odd = ~np.isfinite(iq)
+    if not odd.any():
+        return values
+    return {**values, "iq": np.where(odd, 0, iq).astype(np.complex64), "odd_samples": int(odd.sum())}
 
 
 def gap_spans(values: Values) -> list[GapSpan]:
@@ -97,7 +116,7 @@ def level(iq: Complex, rate_hz: int, step_s: float) -> tuple[Floats, Floats]:
 
 
 def carrier(iq: Complex, rate_hz: int, offset_hz: float) -> Complex:
-    """The band 10 Hz wide around `offset_hz`, at 10 samples/s; 0 where most of a sample was not received."""
+    """The band 10 Hz wide around `offset_hz`, at 10 samples/s; 0 where hardly any of a sample was received."""
     block = block_of(rate_hz)
     found = bands(np.pad(iq, TAPS // 2 * block, mode="reflect"), rate_hz, offset_hz, (), upper_only=True)
     step = max(1, round(found.band_rate_hz / CARRIER_RATE_HZ))
@@ -106,35 +125,46 @@ def carrier(iq: Complex, rate_hz: int, offset_hz: float) -> Complex:
     heard = np.convolve(found.valid, window, "same")[step // 2 :: step]
     smooth = np.convolve(found.carrier * found.valid, window, "same")[step // 2 :: step]
     wanted = len(iq) * CARRIER_RATE_HZ // rate_hz
-    return np.where(heard > 0.5, smooth / np.maximum(heard, 0.5), 0).astype(np.complex64)[:wanted]
+    return np.where(heard > HEARD, smooth / np.maximum(heard, HEARD), 0).astype(np.complex64)[:wanted]
 
 
 def doppler(narrow: Complex, length: int, step: int, offset_hz: float) -> Spectra:
     """Spectra over `length` samples of a `carrier` series, one each `step`; frequencies from the channel's centre.
 
-    At the series' ends, and beside gaps, a spectrum is of the longest part without one, if that is half its length.
+    At the series' ends, and beside gaps, the stretch that a spectrum is of is moved rather than cut, since a shorter
+    one would make the line wider than it is. Between gaps that leave less, it is as long as there is room for; where
+    that is less than half, it reaches over the gaps if they take less than half of it, and the line has skirts. NaN
+    where nothing was received.
     """
     count = max(1, len(narrow) // step)
     fft = PADDING * length
     power = np.zeros((fft, count), np.float32)
+    begins, lengths = runs(narrow != 0, 1)
     for column in range(count):
-        first = column * step + step // 2 - length // 2
-        part = narrow[max(0, first) : first + length]
-        begins, lengths = runs(part != 0, 1)
-        longest = int(np.argmax(lengths)) if len(lengths) else 0
-        if not len(lengths) or lengths[longest] < 0.45 * length:
+        middle = column * step + step // 2
+        run = int(np.searchsorted(begins, middle, "right")) - 1
+        if run < 0 or middle >= begins[run] + lengths[run]:
             continue
-        part = part[begins[longest] : begins[longest] + lengths[longest]]
-        # A window of the part's own length: one with a hole would smear the line over all frequencies.
-        window = np.hanning(len(part) + 2)[1:-1].astype(np.float32)
-        power[:, column] = np.square(np.abs(np.fft.fft(part * window, fft))) / float(window.sum()) ** 2
+        first, size = int(begins[run]), min(length, int(lengths[run]))
+        if size >= SHORTEST * length:
+            first = int(np.clip(middle - size // 2, first, first + int(lengths[run]) - size))
+        else:
+            first, size = max(0, min(middle - length // 2, len(narrow) - length)), min(length, len(narrow))
+        part = narrow[first : first + size]
+        window = np.hanning(size + 2)[1:-1].astype(np.float32)
+        heard = float((window * (part != 0)).sum())
+        if heard >= SHORTEST * float(window.sum()):
+            power[:, column] = np.square(np.abs(np.fft.fft(part * window, fft))) / heard**2
     times = (np.arange(count) + 0.5) * step / CARRIER_RATE_HZ
     frequencies = np.fft.fftshift(np.fft.fftfreq(fft, 1 / CARRIER_RATE_HZ)) + offset_hz
     return Spectra(times, frequencies, decibels(np.fft.fftshift(power, axes=0)))
 
 
 def ridge(spectra: Spectra) -> Floats:
-    """The frequency of the strongest line at each time, Hz, between bins; NaN where none stands out by 10 dB."""
+    """The frequency of the strongest line at each time, Hz, between bins; NaN where there is none.
+
+    A line stands out of the spectrum's median as noise does in one of some thousand spectra; see `steady`.
+    """
     power = np.nan_to_num(spectra.power_db, nan=-400.0)
     best = np.clip(power.argmax(axis=0), 1, len(power) - 2)
     columns = np.arange(power.shape[1])
@@ -146,9 +176,26 @@ def ridge(spectra: Spectra) -> Floats:
     return np.where((peak > -300) & (peak > np.median(power, axis=0) + CLEAR_DB), found, np.nan)
 
 
-def carrier_offset(values: Values) -> float:
-    """Where the channel's carrier is, Hz from its centre, to 4 Hz."""
-    return find_carrier(values["iq"], values["sample_rate"])
+def steady(line_hz: Floats) -> Floats:
+    """The points of a `ridge` that a neighbour in time agrees with; a line that is noise's is alone."""
+    near = np.abs(np.diff(line_hz)) < NEIGHBOUR_HZ
+    supported = np.concatenate(([False], near)) | np.concatenate((near, [False]))
+    return np.where(supported, line_hz, np.nan)
+
+
+def carrier_offset(values: Values) -> float | None:
+    """Where the channel's carrier is, Hz from its centre; 0 when it is as near as Doppler shift moves it.
+
+    None when there is no carrier that is one for most of the minute.
+    """
+    iq, rate = values["iq"], values["sample_rate"]
+    near = find_carrier(iq, rate)
+    found = steady(ridge(doppler(carrier(iq, rate, near), OFFSET_LENGTH, OFFSET_LENGTH // 4, near)))
+    known = found[np.isfinite(found)]
+    if known.size < len(found) / 2:
+        return None
+    middle = float(np.median(known))
+    return 0.0 if abs(middle) <= AT_CENTRE_HZ else float(round(middle))
 
 
 def first_audio(values: Values, seconds: float) -> tuple[Floats, Floats] | None:
@@ -158,7 +205,7 @@ def first_audio(values: Values, seconds: float) -> tuple[Floats, Floats] | None:
     stretch = iq[: max(count, rate // 4)]
     if not stretch.all() or len(stretch) < count:
         return None
-    along = bands(stretch, rate, carrier_offset(values), (), upper_only=True)
+    along = bands(stretch, rate, find_carrier(iq, rate), (), upper_only=True)
     return np.arange(count) / rate, demodulated(stretch, along, np.arange(count))
 
 
@@ -206,16 +253,25 @@ def _label(v: Values) -> str:
 def _completeness(v: Values) -> str:
     count, missing = len(v["iq"]), int(v["gap_samples_filled"].sum())
     percent = 100.0 * (1 - missing / max(1, count))
-    shown = f"{percent:.3f}" if percent < 99.9995 and missing else f"{percent:.0f}"
+    shown = f"{percent:.0f}" if missing in (0, count) else f"{percent:.{2 if percent < 99.99 else 4}f}"
     gaps = len(v["gap_samples_filled"])
-    return f"received: {shown} %, " + (f"{gaps} gap{'s' * (gaps != 1)}" if gaps else "no gap")
+    text = f"received: {shown} %, " + (f"{gaps} gap{'s' * (gaps != 1)}" if gaps else "no gap")
+    return text + (f", {v['odd_samples']} samples that are not numbers" if "odd_samples" in v else "")
 
 
 def _tone(tone: Mapping[str, Any]) -> str:
     if not tone["tone_detected"]:
         return "minute tone: none heard"
-    text = f"minute tone: {tone['tone_station']} {tone['tone_onset_ms']:+.2f} \N{PLUS-MINUS SIGN} " \
+    text = f"minute tone: {tone['tone_station']} {signed(tone['tone_onset_ms'], 2)} \N{PLUS-MINUS SIGN} " \
            f"{tone['tone_uncertainty_ms']:.2f} ms by the label, SNR {tone['tone_snr_db']:.0f} dB"  # fmt: skip
     if tone["tick_count"] and math.isfinite(tone["tick_onset_ms"]):
-        text += f"; {tone['tick_count']} ticks {tone['tick_onset_ms']:+.2f} ms"
+        text += f"; {tone['tick_count']} ticks {signed(tone['tick_onset_ms'], 2)} ms"
+    residual, bound = tone.get("tone_residual_ms", math.nan), tone.get("tone_residual_uncertainty_ms", math.nan)
+    if math.isfinite(residual) and math.isfinite(bound):
+        text += f"; label \N{MINUS SIGN} UTC by the tone {signed(residual, 2)} \N{PLUS-MINUS SIGN} {bound:.2g} ms"
     return text
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, as the axes write it; never a negative zero."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")

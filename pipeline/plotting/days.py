@@ -21,7 +21,9 @@ from pipeline.plotting.data import (
     doppler,
     gap_spans,
     ridge,
+    steady,
     tone_of,
+    with_numbers,
 )
 
 Values = Mapping[str, Any]
@@ -43,25 +45,27 @@ class Days:
     frequency_hz: float
     first_s: int
     end_s: int
-    # Neighbouring lines of a spectrum that are kept as one, the strongest of them; for small pictures.
-    lines_as_one: int = 1
+    # Neighbouring lines of a spectrum that are kept as one, the strongest of them; `line_hz` is found before that.
+    lines_as_one: int = 4
     offset_hz: float = 0.0
     files: int = 0
     bound_ms: float = 0.0
-    missing_s: dict[str, float] = field(default_factory=dict)
+    lost_s: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     tones: list[tuple[float, float]] = field(default_factory=list)
     power: npt.NDArray[np.float32] = field(init=False)
     spectra: npt.NDArray[np.int32] = field(init=False)
     level: npt.NDArray[np.float64] = field(init=False)
     valid_s: npt.NDArray[np.float64] = field(init=False)
     line_hz: npt.NDArray[np.float64] = field(init=False)
+    _found: bool = False
     _axis: Floats | None = None
+    _covered_s: npt.NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         count = self.columns
         self.power = np.zeros((0, count), np.float32)
         self.spectra = np.zeros(count, np.int32)
-        self.level, self.valid_s = np.zeros(count), np.zeros(count)
+        self.level, self.valid_s, self._covered_s = np.zeros(count), np.zeros(count), np.zeros(count)
         self.line_hz = np.full(count, np.nan)
 
     @property
@@ -96,6 +100,11 @@ class Days:
         """Mean power of what was received, dB of full scale."""
         return decibels(np.divide(self.level, self.valid_s, out=np.zeros(self.columns), where=self.valid_s > 0))
 
+    @property
+    def steady_hz(self) -> Floats:
+        """The carrier's frequency in each column, from the channel's; NaN where there is none that lasts."""
+        return steady(self.line_hz)
+
     def picture(self) -> Spectra:
         """The Doppler spectra over time, frequencies from the channel's centre."""
         axis = self._axis if self._axis is not None else np.zeros(0)
@@ -104,13 +113,14 @@ class Days:
 
     def add(self, values: Values, minute_s: int) -> None:
         """Add one file; the first one says where the carrier is."""
+        values = with_numbers(values)
         rate, iq = values["sample_rate"], values["iq"]
-        if not self.files:
-            self.offset_hz = carrier_offset(values)
+        if not self._found:
+            self._look_for_carrier(values)
         self.files += 1
         self.bound_ms = max(self.bound_ms, values.get("anchor_uncertainty_ns", 0) / 1e6)
         for span in gap_spans(values):
-            self.missing_s[span.cause] = self.missing_s.get(span.cause, 0.0) + span.length_s
+            self._lose(span.cause, minute_s - self.first_s + span.begin_s, span.length_s)
         tone = tone_of(values)
         if tone["tone_detected"]:
             self.tones.append((minute_s, float(tone["tone_onset_ms"])))
@@ -127,22 +137,45 @@ class Days:
         ):
             self.level[first + number] += float(part.sum(dtype=np.float64)) / rate
             self.valid_s[first + number] += np.count_nonzero(there) / rate
+            self._covered_s[first + number] += len(part) / rate
+
+    def _look_for_carrier(self, values: Values) -> None:
+        """Until there is one the channel's own frequency is looked at; noise is the same at any."""
+        offset = carrier_offset(values)
+        if offset is not None:
+            self._found = True
+            if self._axis is not None:
+                self._axis = self._axis + offset - self.offset_hz
+            self.offset_hz = offset
+
+    def _lose(self, cause: str, begin_s: float, length_s: float) -> None:
+        lost = self.lost_s.setdefault(cause, np.zeros(self.columns))
+        first, last = int(begin_s // self.column_s), int((begin_s + length_s - 1e-9) // self.column_s)
+        for column in range(max(0, first), min(last + 1, self.columns)):
+            end = min(begin_s + length_s, (column + 1) * self.column_s)
+            lost[column] += max(0.0, end - max(begin_s, column * self.column_s))
+
+    def missing_s(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Seconds that were not received in each column by cause; "no file" where there is none."""
+        absent = np.maximum(0.0, self.column_s - self._covered_s)
+        return {**self.lost_s, **({"no file": absent} if absent.sum() >= 1.0 else {})}
 
     def _sound(self, iq: npt.NDArray[np.complex64], rate: int, first: int, parts: int, short: bool) -> None:
         length = SHORT_LENGTH if short else LONG_LENGTH
         found = doppler(carrier(iq, rate, self.offset_hz), length, 60 * CARRIER_RATE_HZ // parts, self.offset_hz)
         inside = np.flatnonzero(np.abs(found.frequencies_hz - self.offset_hz) <= REACH_HZ)
-        near = inside[: len(inside) // self.lines_as_one * self.lines_as_one].reshape(-1, self.lines_as_one)
+        near = inside[: len(inside) // self.lines_as_one * self.lines_as_one]
+        lines = ridge(Spectra(found.times_s, found.frequencies_hz[near], found.power_db[near]))
+        power = np.nan_to_num(10 ** (found.power_db[near] / 10))
+        rows = power.reshape(-1, self.lines_as_one, parts).max(axis=1)
         if self._axis is None:
-            self._axis = found.frequencies_hz[near].mean(axis=1)
-            self.power = np.zeros((len(near), self.columns), np.float32)
-        lines = ridge(found)
+            self._axis = found.frequencies_hz[near].reshape(-1, self.lines_as_one).mean(axis=1)
+            self.power = np.zeros((len(rows), self.columns), np.float32)
         for number in range(parts):
-            heard = found.power_db[near, number].max(axis=1)
-            if np.isnan(heard).all():
+            if not rows[:, number].any():
                 continue
             column = first + number
-            self.power[:, column] += np.nan_to_num(10 ** (heard / 10))
+            self.power[:, column] += rows[:, number]
             self.spectra[column] += 1
             if not np.isnan(lines[number]):
                 self.line_hz[column] = lines[number]

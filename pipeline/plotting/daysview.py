@@ -6,9 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.plotting.data import Spectra, duration
+from pipeline.plotting.data import Spectra, duration, signed
 from pipeline.plotting.days import Days
-from pipeline.plotting.style import INK, LINE, SPAN_DB, STYLE, bar, hz, image, limits, mhz, view
+from pipeline.plotting.style import (
+    COLOURS,
+    INK,
+    LINE,
+    RECEIVED,
+    SPAN_DB,
+    STYLE,
+    bar,
+    hz,
+    image,
+    limits,
+    mhz,
+    span,
+    view,
+)
+
+# An inch of the picture has some 50 of them.
+STRIP_COLUMNS = 480
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +40,7 @@ def days(channels: list[Days]) -> Figure:
     tones = alone and len(channels[0].tones) > 1
     # Inches: what a channel takes, what is below, and the margins.
     each, below = (3.6 if alone else 1.35), [1.9, *([1.5] if tones else [])]
-    total = 1.1 + len(channels) * (each + 0.45) + sum(below) + 0.3 * (len(below) - 1) + 0.6
+    total = 1.1 + len(channels) * (each + 0.5) + sum(below) + 0.3 * (len(below) - 1) + 0.85
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(12, total))
         at = total - 1.1
@@ -33,9 +50,9 @@ def days(channels: list[Days]) -> Figure:
             axis = _axes(figure, at + 0.24, each - 0.24, total, rows)
             beside = figure.add_axes((0.922, (at + 0.24) / total, 0.012, (each - 0.24) / total))
             _doppler(figure, axis, beside, channel)
-            rows += [axis, _axes(figure, at, 0.14, total, [axis])]
+            rows += [axis, _axes(figure, at - 0.05, 0.2, total, [axis])]
             _strip(rows[-1], channel)
-            at -= 0.45
+            at -= 0.5
         at -= below[0]
         rows.append(_axes(figure, at, below[0] - 0.25, total, rows))
         _levels(rows[-1], channels)
@@ -44,6 +61,7 @@ def days(channels: list[Days]) -> Figure:
             rows.append(_axes(figure, at, below[1] - 0.1, total, rows))
             _tones(rows[-1], channels[0])
         _days_header(figure, channels, total)
+        _causes(figure, channels, total)
         for axis in rows[:-1]:
             axis.tick_params(labelbottom=False)
         _time_axis(rows[-1], channels)
@@ -81,47 +99,81 @@ def _days_header(figure: Figure, channels: list[Days], total: float) -> None:
     files = sum(c.files for c in channels)
     received = sum(float(c.valid_s.sum()) for c in channels) / max(1, sum(60 * c.minutes for c in channels))
     bound = max(c.bound_ms for c in channels)
-    facts = [f"{files} files, {100 * min(1.0, received):.4g} % of the time received"]
+    facts = [f"{files} file{'s' * (files != 1)}, {_percent(100 * min(1.0, received))} of the time received"]
     facts += [f"labels true within {duration(bound / 1e3)}"] if bound else []
     tones = [onset for c in channels for _, onset in c.tones]
     if tones:
-        facts.append(f"minute tone in {len(tones)} files, median {np.median(tones):+.2f} ms by the label")
+        facts.append(f"minute tone in {len(tones)} files, median {signed(float(np.median(tones)), 2)} ms by the label")
     figure.text(0.075, 1 - 0.32 / total, f"{names}   {span}", fontsize=16, fontweight="bold", color=INK, va="center")
     figure.text(0.075, 1 - 0.63 / total, "     ".join(facts), fontsize=10.5, color=INK, va="center")
 
 
 def _doppler(figure: Figure, axis: Axes, beside: Axes, channel: Days) -> None:
     picture = channel.picture()
-    middle, reach = view(channel.line_hz, channel.offset_hz, 1.0)
+    line = channel.steady_hz
+    middle, reach = view(line, channel.offset_hz, picture)
     shown = Spectra(_moments(picture.times_s), picture.frequencies_hz, picture.power_db)
     low, high = limits(shown.power_db, 30.0, 100.0)
     if len(shown.frequencies_hz) > 1:
         drawn = image(axis, shown, 1.0, max(low, high - SPAN_DB), high)
         bar(figure, drawn, beside, "dBFS")
-    axis.plot(_moments(picture.times_s), channel.line_hz, color=LINE, linewidth=1.0 if channel.columns < 400 else 0.4)
+    axis.plot(_moments(picture.times_s), line, color=LINE, linewidth=1.0 if channel.columns < 400 else 0.4)
     axis.set_ylim(middle - reach, middle + reach)
     axis.locator_params(axis="y", nbins=5)
     axis.set_ylabel(f"Hz from {mhz(channel.frequency_hz)}", fontsize=9)
-    known = channel.line_hz[np.isfinite(channel.line_hz)]
-    said = f"carrier's median {hz(np.median(known))}" if known.size else "no carrier stands out"
+    known = line[np.isfinite(line)]
+    share = 100 * known.size / max(1, int(np.count_nonzero(channel.spectra)))
+    often = "" if share > 99.5 else f" in {share:.2g} % of what was received"
+    said = f"carrier{often}, median {hz(np.median(known))}" if known.size else "no carrier stands out"
     axis.set_title(f"{channel.channel}: {said}")
 
 
 def _strip(axis: Axes, channel: Days) -> None:
-    """How much of each column was received: dark is all, white none."""
-    from matplotlib.colors import LinearSegmentedColormap
+    """Above how much of each column was received, dark is all; below the cause of most that was not."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-    shades = LinearSegmentedColormap.from_list("received", ["#FFFFFF", "#0072B2"])
-    low, high = _moments(channel.first_s), _moments(channel.first_s + channel.columns * channel.column_s)
-    axis.imshow(channel.recorded_pct[None, :], aspect="auto", cmap=shades, vmin=0, vmax=100, extent=(low, high, 0, 1),
-                interpolation="nearest")  # fmt: skip
+    shades = LinearSegmentedColormap.from_list("received", ["#FFFFFF", RECEIVED])
+    missing = channel.missing_s()
+    # As wide as can be seen, and of several columns the one with most missing.
+    group = -(-channel.columns // STRIP_COLUMNS)
+    starts = np.arange(0, channel.columns, group)
+    picture = np.ones((2, len(starts), 3))
+    picture[0] = shades(np.minimum.reduceat(channel.recorded_pct, starts) / 100)[:, :3]
+    causes = list(missing)
+    if causes:
+        lost = np.stack([np.maximum.reduceat(missing[cause], starts) for cause in causes])
+        colours = np.array([to_rgb(COLOURS.get(cause, "#000000")) for cause in causes])
+        picture[1] = np.where((lost.max(axis=0) > 0)[:, None], colours[lost.argmax(axis=0)], 1.0)
+    low, high = _moments(channel.first_s), _moments(channel.first_s + len(starts) * group * channel.column_s)
+    axis.imshow(picture, aspect="auto", extent=(low, high, 0, 1), interpolation="nearest")
     axis.set_yticks([])
     axis.tick_params(length=0)
     for side in axis.spines.values():
         side.set(visible=True, color="#BBBBBB", linewidth=0.6)
     percent = 100 * float(channel.valid_s.sum()) / (60 * channel.minutes)
-    axis.text(1.006, 0.5, f"{min(100.0, percent):.4g} % received", transform=axis.transAxes, va="center", fontsize=8,
+    axis.text(1.006, 0.5, f"{_percent(percent)} received", transform=axis.transAxes, va="center", fontsize=8,
               color=INK)  # fmt: skip
+
+
+def _percent(percent: float) -> str:
+    return f"{percent:.2f} %" if percent < 99.995 else "100 %"
+
+
+def _causes(figure: Figure, channels: list[Days], total: float) -> None:
+    """What the colours of the strips mean, with how much of each there is in all channels."""
+    from matplotlib.patches import Patch
+
+    summed: dict[str, float] = {}
+    for channel in channels:
+        for cause, lost in channel.missing_s().items():
+            summed[cause] = summed.get(cause, 0.0) + float(lost.sum())
+    rows = sorted(summed.items(), key=lambda row: -row[1])
+    handles = [Patch(color=COLOURS.get(cause, "#000000"), label=f"{cause.replace('_', ' ')}: {span(seconds)}")
+               for cause, seconds in rows]  # fmt: skip
+    if handles:
+        figure.text(0.075, 0.17 / total, "not received:", fontsize=9, color=INK, va="center")
+        figure.legend(handles=handles, loc="center left", bbox_to_anchor=(0.145, 0.17 / total), ncols=8, frameon=False,
+                      fontsize=9, handlelength=1.2, handleheight=0.9, columnspacing=1.4)  # fmt: skip
 
 
 def _levels(axis: Axes, channels: list[Days]) -> None:

@@ -19,11 +19,14 @@ from pipeline.plotting.data import (
     headline,
     level,
     ridge,
+    signed,
     spectrogram,
     station,
+    steady,
     tone_of,
+    with_numbers,
 )
-from pipeline.plotting.style import COLOURS, INK, LINE, QUIET, SPAN_DB, STYLE, bar, hz, image, limits, mhz, view
+from pipeline.plotting.style import COLOURS, INK, LINE, QUIET, SPAN_DB, STYLE, bar, hz, image, limits, mhz, span, view
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,12 +37,14 @@ MINUTE_LENGTH, MINUTE_STEP = 80, 5
 FIRST_S = 0.03
 # Of a gap narrower than this much of the picture nothing would be seen.
 NARROWEST = 1 / 400
+STRIP_COLUMNS, PALEST = 480, 0.35
 
 
 def minute(values: Values) -> Figure:
     """One file: spectrogram, the carrier's Doppler shift, level, gaps by cause, and what the file says of itself."""
     import matplotlib.pyplot as plt
 
+    values = with_numbers(values)
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(12, 9.5))
         grid = figure.add_gridspec(
@@ -54,11 +59,12 @@ def minute(values: Values) -> Figure:
         _band(figure, axes[0], figure.add_subplot(grid[0, 1]), values)
         _carrier(figure, axes[1], figure.add_subplot(grid[1, 1]), values)
         _level(axes[2], values)
-        _gap_strip(axes[3], gaps)
+        seconds = max(1.0, len(values["iq"]) / values["sample_rate"])
+        _gap_strip(axes[3], gaps, seconds)
         for axis in axes[:3]:
             axis.tick_params(labelbottom=False)
             _shade(axis, gaps)
-        axes[3].set_xlim(0, len(values["iq"]) / values["sample_rate"])
+        axes[3].set_xlim(0, seconds)
         axes[3].set_xticks(range(0, 61, 5))
         axes[3].set_xlabel("seconds of the minute, by the label")
         return figure
@@ -92,18 +98,43 @@ def _first_moments(figure: Figure, values: Values) -> None:
 
 def _band(figure: Figure, axis: Axes, beside: Axes, values: Values) -> None:
     spectra = spectrogram(values["iq"], values["sample_rate"])
-    drawn = image(axis, spectra, 1e3, *limits(spectra.power_db))
     axis.set_title("Whole band")
     axis.set_ylabel(f"kHz from {mhz(values['frequency_hz'])}")
+    if _empty(spectra.power_db, axis, beside):
+        return
+    drawn = image(axis, spectra, 1e3, *limits(spectra.power_db))
     width = values["sample_rate"] / len(spectra.frequencies_hz)
     bar(figure, drawn, beside, f"dBFS in {width:.0f} Hz")
 
 
+def _empty(power_db: Any, axis: Axes, beside: Axes | None = None) -> bool:
+    """Say so where there is nothing to show."""
+    if np.isfinite(power_db).any():
+        return False
+    axis.text(
+        0.5,
+        0.5,
+        "nothing was received" if power_db.size else "too short to show",
+        transform=axis.transAxes,
+        ha="center",
+        va="center",
+        color=INK,
+    )
+    axis.set_yticks([])
+    axis.set_ylabel("")
+    if beside is not None:
+        beside.set_axis_off()
+    return True
+
+
 def _carrier(figure: Figure, axis: Axes, beside: Axes, values: Values) -> None:
-    offset = carrier_offset(values)
+    offset = carrier_offset(values) or 0.0
     spectra = doppler(carrier(values["iq"], values["sample_rate"], offset), MINUTE_LENGTH, MINUTE_STEP, offset)
-    line = ridge(spectra)
-    middle, reach = view(line, offset, 1.0)
+    line = steady(ridge(spectra))
+    if _empty(spectra.power_db, axis, beside):
+        axis.set_title("Carrier")
+        return
+    middle, reach = view(line, offset, spectra)
     near = np.abs(spectra.frequencies_hz - middle) <= 1.2 * reach
     shown = Spectra(spectra.times_s, spectra.frequencies_hz[near], spectra.power_db[near])
     low, high = limits(shown.power_db, 30.0, 100.0)
@@ -113,10 +144,8 @@ def _carrier(figure: Figure, axis: Axes, beside: Axes, values: Values) -> None:
     if known.size:
         axis.plot(spectra.times_s, line, color=LINE, linewidth=1.3, alpha=0.9)
         said = f"median {hz(np.median(known))}, from {hz(known.min())} to {hz(known.max())}"
-    resolution = 1.44 * CARRIER_RATE_HZ / MINUTE_LENGTH
-    axis.set_title(
-        f"Carrier: {said}   (line: strongest frequency; resolution {resolution:.2f} Hz, {MINUTE_LENGTH / 10:g} s)"
-    )
+    resolution = f"resolution {1.44 * CARRIER_RATE_HZ / MINUTE_LENGTH:.2f} Hz, {MINUTE_LENGTH / CARRIER_RATE_HZ:g} s"
+    axis.set_title(f"Carrier: {said}   ({'line: strongest frequency; ' if known.size else ''}{resolution})")
     axis.set_ylim(middle - reach, middle + reach)
     axis.set_ylabel(f"Hz from {mhz(values['frequency_hz'])}")
     bar(figure, drawn, beside, "dBFS")
@@ -128,7 +157,10 @@ def _level(axis: Axes, values: Values) -> None:
     axis.plot(times, power, color="#0072B2", linewidth=1.0, label=f"mean of {LEVEL_S * 1e3:.0f} ms")
     peak = float(np.abs(iq).max(initial=0.0))
     clipped = int(np.count_nonzero((np.abs(iq.real) >= 0.99996) | (np.abs(iq.imag) >= 0.99996)))
-    text = f"Level: peak {20 * np.log10(peak):.1f} dBFS" if peak > 0 else "Level: nothing but zeros"
+    if _empty(power, axis):
+        axis.set_title("Level")
+        return
+    text = f"Level: peak {signed(20 * np.log10(peak), 1)} dBFS"
     axis.set_title(
         text + (f", {clipped} samples at full scale" if clipped else "") + f"   (mean of {LEVEL_S * 1e3:.0f} ms)"
     )
@@ -149,20 +181,33 @@ def _shade(axis: Axes, gaps: list[GapSpan]) -> None:
             )
 
 
-def _gap_strip(axis: Axes, gaps: list[GapSpan]) -> None:
-    """Gaps as bars in the colour of their cause, each wide enough to be seen."""
+def _gap_strip(axis: Axes, gaps: list[GapSpan], seconds: float) -> None:
+    """Gaps in the colour of their cause, each to be seen; paler where only some of the moment is missing."""
+    from matplotlib.colors import to_rgb
+
     total: dict[str, tuple[int, float]] = {}
+    lost: dict[str, Any] = {}
+    edges = np.linspace(0, seconds, STRIP_COLUMNS + 1)
     for gap in gaps:
-        width = max(gap.length_s, 60 * NARROWEST)
-        axis.axvspan(gap.begin_s, gap.begin_s + width, color=COLOURS.get(gap.cause, "#000000"), lw=0)
-        count, seconds = total.get(gap.cause, (0, 0.0))
-        total[gap.cause] = count + 1, seconds + gap.length_s
+        count, so_far = total.get(gap.cause, (0, 0.0))
+        total[gap.cause] = count + 1, so_far + gap.length_s
+        ends = np.minimum(edges[1:], gap.begin_s + gap.length_s)
+        lost.setdefault(gap.cause, np.zeros(STRIP_COLUMNS))[:] += np.maximum(
+            0, ends - np.maximum(edges[:-1], gap.begin_s)
+        )
+    if gaps:
+        shares = np.stack(list(lost.values())) / (edges[1] - edges[0])
+        colours = np.array([to_rgb(COLOURS.get(cause, "#000000")) for cause in lost])[shares.argmax(axis=0)]
+        missing = np.clip(shares.sum(axis=0), 0, 1)[:, None]
+        strength = np.where(missing > 0, PALEST + (1 - PALEST) * missing, 0)
+        picture = 1 - strength * (1 - colours)
+        axis.imshow(picture[None], aspect="auto", extent=(0, seconds, 0, 1), interpolation="nearest")
     axis.set_title("" if gaps else "Gaps: none")
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     handles = [
-        _swatch(cause, f"{cause.replace('_', ' ')}: {count}, {_seconds(seconds)}")
-        for cause, (count, seconds) in sorted(total.items(), key=lambda item: -item[1][1])
+        _swatch(cause, f"{cause.replace('_', ' ')}: {count}, {span(length_s)}")
+        for cause, (count, length_s) in sorted(total.items(), key=lambda item: -item[1][1])
     ]
     if handles:
         axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(-0.008, 0.95), ncols=6, frameon=False,
@@ -173,9 +218,3 @@ def _swatch(cause: str, label: str) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(facecolor=COLOURS.get(cause, "#000000"), label=label)
-
-
-def _seconds(seconds: float) -> str:
-    if seconds >= 600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"

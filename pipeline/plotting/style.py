@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.plotting.data import Spectra
+from pipeline.plotting.data import Spectra, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+RECEIVED = "#0072B2"
 INK, LINE, QUIET = "#222222", "#D55E00", "#777777"
 COLOURS = {
     "network": "#D55E00",
@@ -32,6 +33,8 @@ COLOURS = {
 MAP = "cividis"
 # What a carrier's skirts are shown down to.
 SPAN_DB = 45.0
+# A second way of the signal is to be seen too: so much weaker, and in so much of the time.
+STRONG_DB, OFTEN = 12.0, 0.004
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -78,19 +81,39 @@ def bar(figure: Figure, drawn: Any, axis: Axes, label: str) -> None:
 
 def mhz(frequency_hz: float) -> str:
     """A frequency as people say it."""
-    return f"{frequency_hz / 1e6:.6f}".rstrip("0").rstrip(".") + " MHz"
+    scale, unit = (1e6, " MHz") if abs(frequency_hz) >= 1e6 else (1e3, " kHz")
+    return f"{frequency_hz / scale:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def hz(value: Any) -> str:
     """A Doppler shift, to 1 mHz."""
-    return f"{round(float(value), 3) + 0.0:+.3f} Hz"
+    return signed(float(value), 3) + " Hz"
 
 
-def view(line_hz: Any, offset_hz: float, least: float) -> tuple[float, float]:
-    """Middle and half-width of the frequencies to show: the line and as much again, 1 Hz at least."""
+def view(line_hz: Any, offset_hz: float, spectra: Spectra) -> tuple[float, float]:
+    """Middle and half-width of the frequencies to show: the line and what is nearly as strong, 1 Hz each way at least.
+
+    The channel's own frequency is in the middle if it can be.
+    """
     known = line_hz[np.isfinite(line_hz)]
     if not known.size:
-        return offset_hz, 2 * least
+        return round(offset_hz, 0) + 0.0, 2.0
     low, high = np.percentile(known, (1, 99))
-    middle = round(float(low + high), 0) / 2
-    return middle, min(4.5, max(least, np.ceil(2 * (1.6 * max(high - middle, middle - low) + 0.2)) / 2))
+    power = np.nan_to_num(spectra.power_db, nan=-400.0)[:, np.isfinite(line_hz)]
+    often = (power > power.max(axis=0) - STRONG_DB).mean(axis=1) > OFTEN
+    if often.any():
+        strong = spectra.frequencies_hz[often]
+        low, high = min(low, strong.min()), max(high, strong.max())
+    middle = 0.0 if abs(low + high) < 3.0 else round(float(low + high), 0) / 2
+    reach = np.ceil(2 * (1.15 * max(high - middle, middle - low))) / 2
+    axis = spectra.frequencies_hz
+    return middle, float(np.clip(reach, 1.0, max(1.0, min(middle - axis[0], axis[-1] - middle))))
+
+
+def span(seconds: float) -> str:
+    """How long something was, in the unit that suits it."""
+    if seconds >= 36_000:
+        return f"{seconds / 3600:.1f} h"
+    if seconds >= 600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"

@@ -63,12 +63,12 @@ def _hours(day: Days) -> Any:
 
 def _doppler(axis: Axes, day: Days) -> None:
     picture = day.picture()
-    middle, reach = view(day.line_hz, day.offset_hz, 1.0)
+    middle, reach = view(day.steady_hz, day.offset_hz, day.picture())
     if len(picture.frequencies_hz) > 1:
         shown = Spectra(_hours(day), picture.frequencies_hz, picture.power_db)
         low, high = limits(shown.power_db, 30.0, 100.0)
         image(axis, shown, 1.0, max(low, high - SPAN_DB), high)
-    axis.plot(_hours(day), day.line_hz, color=LINE, linewidth=0.8)
+    axis.plot(_hours(day), day.steady_hz, color=LINE, linewidth=0.8)
     axis.set_ylim(middle - reach, middle + reach)
     axis.locator_params(axis="y", nbins=5)
     axis.set_ylabel("Doppler, Hz", fontsize=9)

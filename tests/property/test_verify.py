@@ -21,6 +21,7 @@ from trees import TreeRecording
 
 LONG = os.environ.get("GRAPE_LONG") == "1"
 EXAMPLES = 1_000 if LONG else 20
+pytestmark = pytest.mark.limit(3_600 if LONG else 120)
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import DISTRIBUTION, PipelineError
+from pipeline import PipelineError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,8 +36,7 @@ def require_matplotlib() -> None:
         import matplotlib as mpl
     except ImportError:
         raise PlotError(
-            "plot needs matplotlib, which is not installed here; run\n"
-            f"  {sys.executable} -m pip install '{DISTRIBUTION}[plot]'   (in a clone: '.[plot]')"
+            f"plot needs matplotlib, which is not installed here; run\n  {sys.executable} -m pip install matplotlib"
         ) from None
     mpl.use("Agg")
 

@@ -15,6 +15,8 @@ from pipeline.sockets import SocketError, resolve_group
 # radiod reports every 0.5 s.
 CLOCK_WARN_S = 1.0
 FREQUENCY_HZ = 1.0
+# An overload further back is history.
+OVERLOAD_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def check(config: Config, heard: Heard, running: bool) -> Iterator[Finding]:
         packets = sum(place.stream.packets for place in good) / heard.seconds
         yield ok("radiod", f"{len(good)} of {len(places)} channels as configured, {packets:.0f} packets/s")
     yield from _clock(places)
+    yield from _front_end(places)
     yield from _others(places, heard)
 
 
@@ -137,6 +140,22 @@ def _clock(places: list[Place]) -> Iterator[Finding]:
         yield warn("status", told, "run chronyd on radiod's host: sudo apt install chrony")
     else:
         yield ok("status", told)
+
+
+def _front_end(places: list[Place]) -> Iterator[Finding]:
+    """Whether the receiver was overloaded within the last minute (ka9q-radio status.h, AD_OVER, SAMPLES_SINCE_OVER)."""
+    for place in places:
+        detail = place.stream.status.detail if place.stream.status is not None else {}
+        count, since, rate = (detail.get(key) for key in ("ad_over", "samples_since_over", "input_samprate"))
+        if not (isinstance(count, int) and isinstance(since, int) and isinstance(rate, int) and rate > 0):
+            continue
+        age_s = since / rate
+        if count > 0 and age_s < OVERLOAD_S:
+            told = f"the receiver's A/D converter was overloaded {age_s:.0f} s ago ({count} samples so far)"
+            yield warn(
+                "radiod", told, "less gain in radiod's configuration, an attenuator, or a filter against broadcast"
+            )
+        return  # one front end for all
 
 
 def _others(places: list[Place], heard: Heard) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import signal
 import sys
 from types import FrameType
 
-from pipeline import DISTRIBUTION, PipelineError
+from pipeline import PipelineError
 from pipeline.config import Config
 from pipeline.process import set_name
 
@@ -69,6 +69,6 @@ def _require() -> None:
     except ImportError as error:
         raise WebError(
             f"web needs {error.name}, which is not installed here; run\n"
-            f"  {sys.executable} -m pip install '{DISTRIBUTION}[web]'   (in a clone: '.[web]')"
+            f"  {sys.executable} -m pip install waitress matplotlib"
         ) from None
     mpl.use("Agg")

@@ -226,7 +226,7 @@ def test_without_the_extra_it_says_what_to_install(instance: Instance) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "grape-pipeline[web]" in done.stderr
+    assert "web needs waitress" in done.stderr and "pip install waitress matplotlib" in done.stderr
 
 
 def test_a_port_that_is_taken_is_said(instance: Instance) -> None:

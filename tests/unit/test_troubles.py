@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from helpers import REPOSITORY
-from pipeline.config import Channel, Config, Ntp, Radiod
+from pipeline.config import Alerts, Channel, Config, Ntp, Radiod
 from pipeline.diagnosis import clock, host, network, streams
 from pipeline.diagnosis.finding import Finding, Verdict
 from pipeline.listening import Heard, Stream
@@ -107,6 +107,7 @@ def test_status_column(trouble: str) -> None:
 def log_formats() -> list[list[str]]:
     """Every text that the package logs, as its fixed pieces; longer ones than a mere `%s` only."""
     found = ["%s[%d]: %s, starting again in %.1f s", "unsynced: offset unknown"]  # made by outlook() and sentence()
+    found.append("host clock was stepped by %.6f s")  # a note of the engine's
     for path in (REPOSITORY / "pipeline").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
@@ -194,17 +195,25 @@ DOCTOR: dict[str, Callable[[Path], Finding]] = {
         Ntp(chronyd_address="127.0.0.1:9", ntpd_address="127.0.0.1:9"), KernelState(False, 16.0, 0.0, 0)
     ),
     "memory gone after logout": logind,
+    "receiver overloaded": lambda _: judged(
+        {10_000_000: stream(detail={"ad_over": 412, "samples_since_over": 390_000_000, "input_samprate": 129_600_000})}
+    ),
+    "radiod's AGC is on": lambda _: judged({10_000_000: stream(detail={"agc_enable": True})}),
+    "radiod's clock is wrong": lambda _: judged({10_000_000: stream(gps_time_utc_ns=3_200_000_000)}),
+    "radiod's front end stands": lambda _: judged({10_000_000: replace(stream(), packets=0)}),
+    "alerts go nowhere": lambda _: next(host.alerts(Config(alerts=Alerts(command=("mail",))))),
 }
 # The rest needs a full disk, a small /dev/shm or a dead instance: test_doctor.py, test_doctor_faults.py.
 ELSEWHERE = {
     "a worker dies again and again", "disk full or read-only", "disk fills up", "/dev/shm too small",
-    "ended without order", "configuration",
+    "ended without order", "configuration", "clock was set", "machine too busy, or asleep",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("trouble", DOCTOR)
 def test_doctor_column(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_user", lambda _uid: "grape")
+    monkeypatch.setattr("shutil.which", lambda _: None)
     found = DOCTOR[trouble](tmp_path)
     assert [plain(text) for text in TABLE[trouble][2]] == [plain(f"{found.verdict} {found.topic} {found.found}")]
     assert found.mend

@@ -80,6 +80,8 @@ OURS: dict[str, Code] = {
     "packets": Code(_E, "The packet counters and the samples exclude each other.", "Count samples, not packets."),
     "host_clock": Code(_W, "The label and a synchronised host clock disagree by more than both state.",
                        "Compare with tone_residual_ms and the other channels; the one that stands alone is wrong."),
+    "sample_clock": Code(_W, "No oscillator is so far off: samples are lost before they get a timestamp, as on USB.",
+                         "Look at radiod's host; labels within the file drift by this rate."),
     "tone": Code(_W, "The station's minute tone contradicts the label by more than the bounds of both.",
                  "If other channels say the same the label is wrong by that much; if not, the tone was misheard."),
     "hole": Code(_E, "Samples of a running stream are in no file.",

@@ -16,8 +16,10 @@ from pipeline.inspection import ADDED, NotAMinute, check
 
 Values = Mapping[str, Any]
 
-# Keys that the first files of format 1 do not have.
-LATER_KEYS = frozenset(name for name in ADDED if name.startswith(("tone_", "tick_")))
+# Keys that the first files of format 1 do not have; what was recorded by an older program is no worse for it.
+LATER_KEYS = frozenset(name for name in ADDED if name.startswith(("tone_", "tick_"))) | {
+    "ntp_quality", "host_clock_set_by_ns", "rtp_rate_sigma_ppm", "chain_delay_ns",
+}  # fmt: skip
 # What reckoning with impossible values leads to.
 _IMPOSSIBLE = (ArithmeticError, ValueError, TypeError, IndexError, MemoryError)
 

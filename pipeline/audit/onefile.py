@@ -26,6 +26,8 @@ HALF_A_MINUTE_NS = 30_000_000_000
 SOURCES = frozenset(("radiod", "ntp", "wall_clock", "wwv", "wwvh", "chu"))
 # Half the globe and the ionosphere's detour; nothing can be earlier than sent.
 FARTHEST_MS = 77.0
+# Oscillators without any reference are within 30 ppm; the bound that files state allows 50.
+FARTHEST_PPM = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ def ours(values: Values, samples: bool = True) -> Iterator[Issue]:
     yield from _label(values)
     yield from _segments(values, mask)
     yield from _host_clock(values)
+    yield from _sample_clock(values)
     yield from _tone(values)
 
 
@@ -181,6 +184,13 @@ def _host_clock(v: Values) -> Iterator[Issue]:
         yield Issue(
             "host_clock", f"{what}; the bounds allow {-allowed / 1e6:.3f} to {(allowed + ON_THE_WAY_NS) / 1e6:.3f}"
         )
+
+
+def _sample_clock(v: Values) -> Iterator[Issue]:
+    rate, sigma = v["rtp_rate_ppm"], v.get("rtp_rate_sigma_ppm", math.nan)
+    if math.isfinite(rate) and math.isfinite(sigma) and abs(rate) - 3 * sigma > FARTHEST_PPM:
+        yield Issue("sample_clock", f"by the host's clock samples come {rate:+.1f} ppm off their rate, "
+                                    f"give or take {sigma:.1f}")  # fmt: skip
 
 
 def _tone(v: Values) -> Iterator[Issue]:

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 
 from minutes import CHANNEL, PACKETS, RATE, arrays_of, context, cut_all, one_cut, play, recording, stream
 from pipeline import npz
-from pipeline.audit.findings import CODES, Findings, Issue
+from pipeline.audit.codes import CODES
+from pipeline.audit.examine import LATER_KEYS
+from pipeline.audit.findings import Findings, Issue
 from pipeline.audit.onefile import parse_name
 from pipeline.cli import cli
 from pipeline.config import Recorder
@@ -23,7 +25,9 @@ from pipeline.minutefile import ARCHIVES, PARTS, minute_path, part_path
 from pipeline.stream.timeline import SECOND
 from pipeline.verify import NotATree, verify_tree
 from pipeline.writer import Writer
+from stream_world import Faults, Part, World
 from streams import T0
+from trees import TreeRecording
 
 Arrays = dict[str, Any]
 SAMPLES = 60 * RATE
@@ -78,6 +82,23 @@ def test_what_the_writer_writes_is_sound(tmp_path: Path) -> None:
         assert written is not None
         assert written.error is None
     assert codes(tmp_path) == []
+
+
+def test_causes_in_the_files_are_those_of_the_stream(tmp_path: Path) -> None:
+    """A start 4 s into a minute, losses, a mute, radiod started anew, a stop."""
+    parts = (
+        Part(seconds=100, sizes=(100,), mutes=((30, 2_000, True),)),
+        Part(seconds=50, sizes=(100,), first_rtp=1 << 30, port=40_001, pause_s=5),
+    )
+    world = World(parts, Faults(), T0 + 4 * SECOND)
+    world.lose(50, 51, 52, 53, 54, 700, 702)
+    recorded = TreeRecording(RATE, tree=tmp_path)
+    world.play(recorded)
+    audit = verify_tree(tmp_path)
+    assert audit.findings.sound
+    [day] = audit.days.rows.values()
+    # Whole seconds of the three minutes: 4 before, 50 + 100 received but for what is missing, 5 between.
+    assert day.missing_s == pytest.approx({"start": 4.0, "network": 0.7, "mute": 2.0, "restart": 5.0, "stop": 21.0})
 
 
 def broken(**changes: Callable[[Arrays], Any]) -> Callable[[Arrays], None]:
@@ -163,6 +184,9 @@ FAULTS: dict[str, tuple[Callable[[Arrays], None], list[str]]] = {
     "packets below zero": (broken(packets_late=lambda a: -1), ["packets"]),
     "no frequency": (broken(frequency_hz=lambda a: np.nan), ["nonsense"]),
     "created never": (broken(created_timestamp=lambda a: np.inf), ["nonsense"]),
+    "samples lost on USB": (broken(rtp_rate_ppm=lambda a: -180.0, rtp_rate_sigma_ppm=lambda a: 2.0), ["sample_clock"]),
+    "a sample clock not measured well": (broken(rtp_rate_ppm=lambda a: -180.0, rtp_rate_sigma_ppm=lambda a: 50.0), []),
+    "a file of the first version": (without(*sorted(LATER_KEYS)), []),
     "the tone's residual": (broken(tone_detected=lambda a: True, tone_station=lambda a: "WWV",
                                    tone_onset_ms=lambda a: 9.0, tone_residual_ms=lambda a: 5000.0,
                                    tone_residual_uncertainty_ms=lambda a: 1.0), ["tone"]),

@@ -228,14 +228,21 @@ def test_init_finds_the_channels_that_radiod_sends(
     assert "# Who records." in path.read_text(), "the manual's words stay"
 
 
-def test_the_service_unit_is_sound(tmp_path: Path) -> None:
+def verified(name: str, folder: Path) -> str:
+    """The text of a unit of etc/ that systemd finds nothing wrong with."""
     tool = needs("systemd-analyze")
-    text = (REPOSITORY / "etc" / "grape-pipeline@.service").read_text()
-    unit = tmp_path / "grape-pipeline@default.service"
+    text = (REPOSITORY / "etc" / name).read_text()
+    unit = folder / name.replace("@", "@default")
     unit.write_text(text.replace("/usr/local/", f"{REPOSITORY}/"))
     done = subprocess.run([tool, "verify", str(unit)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert str(unit) not in done.stderr and unit.name not in done.stderr, done.stderr
+    return text
+
+
+def test_the_service_units_are_sound(tmp_path: Path) -> None:
+    text = verified("grape-pipeline@.service", tmp_path)
+    verified("grape-pipeline-web@.service", tmp_path)
     wanted = {
         "Type=notify", "NotifyAccess=main", "WatchdogSec=60", "Restart=always", "RestartSec=1",
         "FileDescriptorStoreMax=1600", "RestartKillSignal=SIGUSR2", "StandardOutput=journal",

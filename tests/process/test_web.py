@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from browser import browser
+from browser import Browser, browser
 from helpers import REPOSITORY, free_port, needs, wait_for
 from minutes import CHANNEL, PACKETS, arrays_of, one_cut
 from pipeline import npz
@@ -189,27 +189,14 @@ def test_served(instance: Instance, page: tuple[str, int]) -> None:
     assert before.keys() == {"ntp", "A", "B", "C"}
 
 
-@pytest.mark.parametrize(("width", "height"), [(1400, 1000), (390, 844)], ids=["wide", "telephone"])
-def test_in_a_browser(instance: Instance, page: tuple[str, int], width: int, height: int, tmp_path: Path) -> None:
+def test_in_a_browser(instance: Instance, page: tuple[str, int], tmp_path: Path) -> None:
     program = needs("chromium")
     with browser(program, tmp_path) as chromium:
-        chromium.open(f"http://{page[0]}:{page[1]}/", width, height)
-        wait_for(lambda: chromium.evaluate("document.querySelectorAll('#channels tr').length") == 3, 30, "three rows")
-        cells = chromium.evaluate("[...document.querySelectorAll('#channels td:first-child')].map(c => c.textContent)")
-        assert cells == ["A", "B", "C"]
-        there = (
-            "[...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).map(i => i.alt.split(', ').pop())"
-        )
-        wait_for(lambda: sorted(chromium.evaluate(there)) == ["A", "A", "B", "B"], 30, "the pictures of A and B")
-        none = (
-            "[...document.querySelectorAll('#channel-C figcaption')].every(c => c.textContent.endsWith('nothing yet'))"
-        )
-        wait_for(lambda: chromium.evaluate(none), 10, "the words instead of C's")
-        assert chromium.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
-        shown = chromium.evaluate("[...document.querySelectorAll('th')].filter(h => h.offsetWidth).length")
-        assert shown == (10 if width > 600 else 5)
-        if folder := os.environ.get("GRAPE_SCREENSHOTS"):
-            chromium.screenshot(Path(folder) / f"web-{width}.png")
+        for width, height, columns in ((1400, 1000, 10), (390, 844, 5)):
+            chromium.open(f"http://{page[0]}:{page[1]}/", width, height)
+            looks_right(chromium, width, columns)
+            if folder := os.environ.get("GRAPE_SCREENSHOTS"):
+                chromium.screenshot(Path(folder) / f"web-{width}.png")
         # Trouble is seen without a reload of the page.
         instance.behave("B", "exit 78")
         causes = "[...document.querySelectorAll('#causes li')].map(c => c.textContent).join()"
@@ -217,6 +204,20 @@ def test_in_a_browser(instance: Instance, page: tuple[str, int], width: int, hei
         assert chromium.evaluate("document.title").startswith("CRIT ")
         faults = [fault for fault in chromium.faults if "C.png" not in fault]
         assert faults == []
+
+
+def looks_right(chromium: Browser, width: int, columns: int) -> None:
+    """Three rows, two channels' pictures, words instead of the third's, and nothing sticks out."""
+    wait_for(lambda: chromium.evaluate("document.querySelectorAll('#channels tr').length") == 3, 30, "three rows")
+    cells = chromium.evaluate("[...document.querySelectorAll('#channels td:first-child')].map(c => c.textContent)")
+    assert cells == ["A", "B", "C"]
+    there = "[...document.querySelectorAll('img')].filter(i => i.naturalWidth > 0).map(i => i.alt.split(', ').pop())"
+    wait_for(lambda: sorted(chromium.evaluate(there)) == ["A", "A", "B", "B"], 30, "the pictures of A and B")
+    none = "[...document.querySelectorAll('#channel-C figcaption')].every(c => c.textContent.endsWith('nothing yet'))"
+    wait_for(lambda: chromium.evaluate(none), 10, "the words instead of C's")
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+    shown = chromium.evaluate("[...document.querySelectorAll('th')].filter(h => h.offsetWidth).length")
+    assert shown == columns
 
 
 def test_without_the_extra_it_says_what_to_install(instance: Instance) -> None:

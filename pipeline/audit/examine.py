@@ -12,7 +12,7 @@ from pipeline.audit.ancestor import AncestorFacts, one_file
 from pipeline.audit.findings import Issue
 from pipeline.audit.onefile import Named
 from pipeline.audit.series import Facts, facts_of
-from pipeline.inspection import ADDED, NotAMinute, check
+from pipeline.inspection import ADDED, ANCESTOR_OPTIONAL, NotAMinute, check
 
 Values = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ LATER_KEYS = frozenset(name for name in ADDED if name.startswith(("tone_", "tick
     "ntp_quality", "host_clock_set_by_ns", "rtp_rate_sigma_ppm", "chain_delay_ns",
 }  # fmt: skip
 # What reckoning with impossible values leads to.
-_IMPOSSIBLE = (ArithmeticError, ValueError, TypeError, IndexError, MemoryError)
+_IMPOSSIBLE = (ArithmeticError, ValueError, TypeError, LookupError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,8 @@ def examine(values: Values, faults: Mapping[str, str], name: str, named: Named, 
 
 def _lacking(values: Values) -> list[str]:
     """What a file of ours has not, although its format promises it; signal-recorder's need not have any of it."""
-    return (
-        [name for name in ADDED if name not in values and name not in LATER_KEYS] if "format_version" in values else []
-    )
+    promised = [name for name in (*ANCESTOR_OPTIONAL, *ADDED) if name not in LATER_KEYS]
+    return [name for name in promised if name not in values] if "format_version" in values else []
 
 
 def _impossible(values: Values) -> Iterator[Issue]:

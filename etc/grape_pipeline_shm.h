@@ -91,7 +91,7 @@ struct grape_channel { /* 388 bytes */
     uint64_t packets_duplicate;         /*  88 came again and changed nothing */
     uint64_t packets_reordered;         /*  96 came after a later one, in time */
     uint64_t packets_bad;               /* 104 malformed, foreign or off every timeline */
-    uint64_t socket_dropped;            /* 112 reserved for drops at the socket */
+    uint64_t socket_dropped;            /* 112 of packets_lost, those for which the receive buffer had no room */
     int64_t  anchor_uncertainty_ns;     /* 120 bound on the label error, ns */
     double   frequency_hz;              /* 128 carrier, Hz */
     double   write_ms;                  /* 136 duration of the newest write, ms */

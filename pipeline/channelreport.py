@@ -40,6 +40,7 @@ class Progress:
     write_ms: float = math.nan
     failure: OSError | None = None
     writing_s: float = 0.0
+    socket_dropped: int = 0
     pid: int = field(default_factory=os.getpid)
 
     @classmethod
@@ -53,6 +54,7 @@ class Progress:
             before.last_write_monotonic_ns,
             before.last_packet_monotonic_ns,
             completeness_pct=before.completeness_pct,
+            socket_dropped=before.socket_dropped,
         )
 
     def silent_ns(self, now_ns: int) -> int:
@@ -98,6 +100,7 @@ def describe(
         packets_duplicate=source.duplicates,
         packets_reordered=intake.reordered,
         packets_bad=source.bad,
+        socket_dropped=progress.socket_dropped,
         anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
         frequency_hz=float(channel.frequency_hz),
         write_ms=progress.write_ms,

@@ -270,7 +270,7 @@ class ChannelRecord(_ChannelFields, Record):
         Field("packets_duplicate", "Q", "came again and changed nothing"),
         Field("packets_reordered", "Q", "came after a later one, in time"),
         Field("packets_bad", "Q", "malformed, foreign or off every timeline"),
-        Field("socket_dropped", "Q", "reserved for drops at the socket"),
+        Field("socket_dropped", "Q", "of packets_lost, those for which the receive buffer had no room"),
         Field("anchor_uncertainty_ns", "q", "bound on the label error, ns"),
         Field("frequency_hz", "d", "carrier, Hz"),
         Field("write_ms", "d", "duration of the newest write, ms"),

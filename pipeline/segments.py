@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import time
 from collections.abc import Iterable
 from typing import Any
 
 from pipeline.config import Channel, Recorder
-from pipeline.hostclock import realtime_less_boottime, recorder_base
+from pipeline.hostclock import recorder_base
 from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
 from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
 
@@ -25,11 +26,11 @@ def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segme
     return segment
 
 
-def open_segment(instance: str, channel: Channel, recorder: Recorder, since_ns: int) -> Segment | None:
+def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bool) -> Segment | None:
     """The journal that an earlier run left for this channel, with what it still holds, marked as broken off.
 
-    Packets that arrived before `since_ns` (CLOCK_REALTIME) and come now waited on sockets that
-    outlived that run. None when there is none, or when it is another SSRC's or another layout's.
+    `waited`: packets that arrived before now and come next were on sockets that outlived that
+    run. None when there is none, or when it is another SSRC's or another layout's.
     """
     try:
         segment = Segment.open(segment_name(instance, channel.id), writable=True)
@@ -38,7 +39,7 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, since_ns: 
     journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
     if journal is None:
         return None
-    journal.mark_break(since_ns - realtime_less_boottime()[0] + recorder_base(journal))
+    journal.mark_break(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + recorder_base(journal) if waited else 0)
     return segment
 
 

@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline import PipelineError
@@ -60,6 +60,7 @@ class ChannelSockets:
     data: socket.socket
     status: tuple[socket.socket, ...]
     buffer_bytes: int
+    interface: int = 0
 
     def close(self) -> None:
         """Close them all; other processes' copies stay open."""
@@ -96,7 +97,29 @@ def open_channel(channel: Channel, radiod: Radiod, kept: Mapping[str, socket.soc
             _grant_buffer(each, STATUS_BUFFER_BYTES)
             status.append(each)
         opened.pop_all()
-        return ChannelSockets(data, tuple(status), granted)
+        return ChannelSockets(data, tuple(status), granted, interface)
+
+
+def rejoin(channels: Sequence[ChannelSockets], interface: str) -> None:
+    """Leave the channels' groups and join them again on the interface that now has the name; SocketError.
+
+    All leave before one joins: the kernel tells the network of a group's first member only.
+    """
+    index, _ = multicast_interface(interface)
+    sockets = [(each, sock, sock.getsockname()) for each in channels for sock in (each.data, *each.status)]
+    for each, sock, (group, _port) in sockets:
+        for old in {each.interface, index}:
+            with contextlib.suppress(OSError):  # gone with its interface
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, _membership(group, old))
+    for _each, sock, (group, port) in sockets:
+        try:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _membership(group, index))
+        except OSError as error:
+            raise _explain(error, "silent channel", f"{group}:{port}", index) from error
+
+
+def _membership(group: str, interface: int) -> bytes:
+    return struct.pack("=4s4si", socket.inet_aton(group), b"\0" * 4, interface)
 
 
 def _status_groups(group: str, port: int, control: str | None) -> list[tuple[str, int]]:
@@ -133,8 +156,7 @@ def _open(who: str, interface: int, group: str, port: int, code: bytes | None) -
         sock.setsockopt(socket.IPPROTO_IP, IP_MULTICAST_ALL, 0)
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         sock.bind((group, port))
-        membership = struct.pack("=4s4si", socket.inet_aton(group), b"\0" * 4, interface)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _membership(group, interface))
     except OSError as error:
         sock.close()
         raise _explain(error, who, f"{group}:{port}", interface) from error

@@ -19,6 +19,7 @@ from pipeline.config import Channel, Config
 from pipeline.hostclock import RecorderClock
 from pipeline.logs import fields
 from pipeline.minutefile import Context, HostEvidence, stamp
+from pipeline.overflow import Overflow
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
 from pipeline.records import NtpRecord
@@ -109,6 +110,7 @@ class Worker:
         self._early: Cut | None = None
         before = context.board.channels[context.index].read()
         self._progress = Progress.after(before, time.monotonic_ns())
+        self._overflow = Overflow()
         self._statuses = 0
         self._snapshots: dict[int, tuple[NtpRecord, int]] = {}
         self._minute_seen = 0
@@ -142,9 +144,18 @@ class Worker:
         self._clock.look()
         self._receiver.shift_ns = self._clock.shift_ns
         self._intake.untimed = 0 if self._clock.settled else FLAG_UNTIMED
+        source = self._intake.source
+        self._overflow.before(self._context.sockets.data, source.lost, time.monotonic_ns())
         taken = self._receiver.drain()
         self._receiver.drain_status()
         self._intake.scan()
+        dropped = self._overflow.after(taken < BATCH and not self._receiver.full, source.lost)
+        if dropped:
+            self._progress.socket_dropped += dropped
+            log.error(
+                "%s: %d packets lost, the receive buffer of %d KiB was full",
+                self._channel.name, dropped, self._context.sockets.buffer_bytes >> 10,
+            )  # fmt: skip
         return taken
 
     def pause_s(self) -> float:

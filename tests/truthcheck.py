@@ -67,6 +67,14 @@ def _of_causes(values: dict[str, Any], causes: tuple[str, ...]) -> np.ndarray[An
     return mask
 
 
+def _excused(values: dict[str, Any], causes: tuple[str, ...]) -> Iterator[tuple[int, int, int]]:
+    """(wire timestamp, samples, UTC) of each gap with one of these causes."""
+    names = ("rtp_timestamps", "sample_indices", "samples_filled", "cause")
+    for rtp, index, count, cause in zip(*(values[f"gap_{name}"].tolist() for name in names), strict=True):
+        if cause in causes:
+            yield rtp, count, values["sample0_utc_ns"] + index * 1_000_000_000 // values["sample_rate"]
+
+
 def check_file(values: dict[str, Any]) -> list[str]:
     """What a file says of itself must agree with itself."""
     faults = []
@@ -113,6 +121,11 @@ def check_simulated(data_dir: Path, truth: Truth, ssrc: int, joined: int = 0, ex
             early = joined if timeline is timelines[0] else 0
             pardon = _of_causes(values, excused)
             _check_samples(verdict, values, timeline, gap, index, count, rtp, absent[timeline.number], early, pardon)
+        for rtp, count, utc in _excused(values, excused):
+            # A gap at the end of a file lies in no segment.
+            timeline = _owner(timelines, rtp, utc, values["sample_rate"])
+            if timeline is not None:
+                covered[timeline.number].append((timeline.frame(rtp), timeline.frame(rtp) + count))
         extra = values["iq_extra"]
         if len(extra):
             index, count, rtp, _, utc = segments(values)[-1]

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 
 from pipeline import EXIT_OK, PipelineError
 from pipeline.config import Channel, Config, Radiod
@@ -160,15 +159,15 @@ class Seat(Child):
             self.sockets, waited = store.open(self.channel, config.radiod, parts.open_sockets)
             self._kept = store.keep(self.channel, config.radiod, self.sockets)
         if self.journal is None:
-            self.journal = self._take_journal(parts, config, time.time_ns() if waited else 0)
+            self.journal = self._take_journal(parts, config, waited)
 
-    def _take_journal(self, parts: Parts, config: Config, since_ns: int) -> Segment:
+    def _take_journal(self, parts: Parts, config: Config, waited: bool) -> Segment:
         """The samples that a dead instance left, or a new journal.
 
         What is there but does not fit this configuration can no longer be read by anybody.
         """
         instance, recorder = config.recorder.instance, config.recorder
-        found = parts.open_journal(instance, self.channel, recorder, since_ns)
+        found = parts.open_journal(instance, self.channel, recorder, waited)
         if found is not None:
             self._holds_samples = True
             log.info("%s: samples of an earlier run are in shared memory and will be salvaged", self.name)

@@ -62,8 +62,9 @@ class Parts:
     load_config: Callable[[Path | None], Config]
     # The sockets given are an earlier run's, by role, and are used instead of new ones.
     open_sockets: Callable[[Channel, Radiod, dict[str, socket.socket]], Sockets]
-    # The time is that since which packets are not on sockets of that earlier run, ns of CLOCK_REALTIME; 0 = none are.
-    open_journal: Callable[[str, Channel, Recorder, int], Segment | None]
+    rejoin: Callable[[Sequence[Sockets], str], None]
+    # True = what an earlier run did not receive waits on its sockets.
+    open_journal: Callable[[str, Channel, Recorder, bool], Segment | None]
     create_journal: Callable[[str, Channel, Recorder], Segment]
     run_worker: Callable[[Assignment], int]
     run_monitor: Callable[[Ntp, Board, int], int]
@@ -91,9 +92,13 @@ def real_parts() -> Parts:
             )
         )
 
+    def rejoin(channels: Sequence[Sockets], interface: str) -> None:
+        sockets.rejoin([each for each in channels if isinstance(each, sockets.ChannelSockets)], interface)
+
     return Parts(
         load_config=config.load_config,
         open_sockets=sockets.open_channel,
+        rejoin=rejoin,
         open_journal=segments.open_segment,
         create_journal=segments.create_segment,
         run_worker=run_worker,

@@ -147,6 +147,7 @@ def _channel(row: Row, s: Snapshot) -> dict[str, Any]:
         "packets_duplicate": r.packets_duplicate,
         "packets_reordered": r.packets_reordered,
         "packets_bad": r.packets_bad,
+        "socket_dropped": r.socket_dropped,
         "last_packet_age_s": age_s(r.last_packet_monotonic_ns, s.now_ns),
         "completeness_pct": none_if_nan(r.completeness_pct),
         "minute_fill_pct": none_if_nan(r.minute_fill_pct),

@@ -90,7 +90,7 @@ class FastChannel:
         """As after the supervisor's death: the segment is opened again and the sockets are new."""
         self.sockets.close()
         self.sockets = open_channel(self.channel, self.config.radiod)
-        found = open_segment(self._names.instance, self.channel, self.config.recorder, 0)
+        found = open_segment(self._names.instance, self.channel, self.config.recorder, False)
         assert found is not None
         self.segment = found
 

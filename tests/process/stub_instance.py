@@ -53,7 +53,7 @@ def open_sockets(channel: Channel, radiod: Radiod, found: dict[str, socket.socke
     return StubSockets(sock)
 
 
-def open_journal(instance: str, channel: Channel, _recorder: Recorder, _since_ns: int) -> Segment | None:
+def open_journal(instance: str, channel: Channel, _recorder: Recorder, _waited: bool) -> Segment | None:
     try:
         return Segment.open(segment_name(instance, channel.id), writable=True)
     except SharedMemoryError:
@@ -131,7 +131,16 @@ class NoControl:
         raise KeyError("a bug in a library")
 
 
-PARTS = Parts(load_config, open_sockets, open_journal, create_journal, run_worker, run_monitor, NoControl)
+PARTS = Parts(
+    load_config,
+    open_sockets,
+    lambda _sockets, _interface: None,
+    open_journal,
+    create_journal,
+    run_worker,
+    run_monitor,
+    NoControl,
+)
 
 
 def main() -> int:

@@ -46,7 +46,7 @@ LAYERS = (
         "supervision.radiod_guard",
         "supervision.alerts_guard",
     ),
-    ("supervision.fdstore",),
+    ("supervision.fdstore", "supervision.membership"),
     ("supervision.parts",),
     ("worker", "channelreport", "receiver", "writer", "ntp.monitor"),
 )

@@ -54,7 +54,7 @@ class Plan:
 
     def specs(self) -> tuple[ChannelSpec, ...]:
         """The nine of a GRAPE station, then made-up ones."""
-        more = (ChannelSpec(f"EXTRA {n}", 30_000_000 + 1000 * n) for n in range(self.channels))
+        more = (ChannelSpec(f"EXTRA {n}", 1_000_000 + 10_000 * n) for n in range(self.channels))
         return (*WWV_CHU, *more)[: self.channels]
 
 

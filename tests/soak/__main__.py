@@ -160,6 +160,7 @@ def compare(data_dir: Path, truth: Truth, channels: Sequence[ChannelSpec], joine
 
 def main() -> int:
     """Parse, run, tidy up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything that was started is stopped
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.split("\n\n")[0])
     parser.add_argument("what", choices=PLANS)
     parser.add_argument("--minutes", type=float)

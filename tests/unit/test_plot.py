@@ -68,6 +68,12 @@ def test_noise_has_no_carrier() -> None:
     assert [carrier_offset(v) for v in values] == [None] * 10
 
 
+def test_line_of_one_moment_is_none() -> None:
+    nan = np.nan
+    assert np.isnan(steady(np.array([nan, 0.1, nan, -2.0, 2.0, nan, 0.3]))).all()
+    assert np.isfinite(steady(np.array([0.1, 0.2, nan, -1.0, -1.1, -1.2]))).tolist() == [True, True, False] + 3 * [True]
+
+
 def test_frequency_is_right() -> None:
     rng = np.random.default_rng(2)
     for level in (0.05, 1.0):  # against noise of power 2: -26 and +0 dB less 30 of the band's width
@@ -143,6 +149,9 @@ def test_day_that_begins_in_noise_finds_its_carrier() -> None:
     assert channel.offset_hz == 40.0
     assert np.isnan(steady(channel.line_hz)[:24]).all()
     assert np.nanmedian(channel.line_hz[24:]) == pytest.approx(40.3, abs=0.01)
+    picture = channel.picture()
+    strongest = picture.frequencies_hz[np.nanargmax(picture.power_db[:, 30])]
+    assert strongest == pytest.approx(40.3, abs=0.03)
     lost = channel.missing_s()
     assert {cause: round(float(seconds.sum()), 3) for cause, seconds in lost.items()} == {"network": 12, "no file": 60}
     assert (np.flatnonzero(lost["network"]).tolist(), np.flatnonzero(lost["no file"]).tolist()) == (

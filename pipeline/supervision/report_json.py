@@ -5,6 +5,7 @@ Pure. Ages instead of times, null for what is unknown; nothing is invented to fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pipeline import DISTRIBUTION, __version__
@@ -31,8 +32,12 @@ from pipeline.supervision.report import (
 CONTRACT_VERSION = "0.8"
 
 
-def status_json(s: Snapshot) -> dict[str, Any]:
-    """The instance as JSON types."""
+# Two looks this far apart say something about a rate, s.
+LEAST_S = 1.0
+
+
+def status_json(s: Snapshot, before: Snapshot | None = None) -> dict[str, Any]:
+    """The instance as JSON types; rates (per second, or per minute in `*_1m`) against a look `before`, else null."""
     verdict = health(s)
     return {
         "service": DISTRIBUTION,
@@ -47,12 +52,12 @@ def status_json(s: Snapshot) -> dict[str, Any]:
         "ntp": s.ntp.at(s.now_ns, s.config.ntp.stale_after_s),
         "ntp_counters": parse_diagnostics(s.ntp_diagnostics).get("counters"),
         "radiod": _radiod(s),
-        "multicast": _multicast(s),
+        "multicast": _multicast(s, before),
         "channels": [_channel(row, s) for row in s.rows],
         "processes": [_process(child, s) for child in (s.supervisor, s.monitor, *(row.child for row in s.rows))],
         "spool": _spool(s),
         "pipeline": _pipeline(s),
-        "resources": _resources(s),
+        "resources": _resources(s, before),
     }
 
 
@@ -97,7 +102,19 @@ def _radiod(s: Snapshot) -> dict[str, Any]:
     }
 
 
-def _multicast(s: Snapshot) -> dict[str, Any]:
+def _per_s(count: Callable[[Snapshot], float], s: Snapshot, before: Snapshot | None) -> float | None:
+    """How fast a count grows; None without an earlier look, or when workers began anew in between."""
+    if before is None or (seconds := (s.now_ns - before.now_ns) / 1e9) < LEAST_S:
+        return None
+    grown = count(s) - count(before)
+    return grown / seconds if grown >= 0 else None
+
+
+def _rounded(value: float | None, factor: float = 1.0) -> float | None:
+    return None if value is None else round(factor * value, 2)
+
+
+def _multicast(s: Snapshot, before: Snapshot | None) -> dict[str, Any]:
     rows = {row.child.name: row for row in s.rows}
     groups: dict[str, list[Channel]] = {}
     for channel in s.config.enabled_channels:
@@ -112,12 +129,17 @@ def _multicast(s: Snapshot) -> dict[str, Any]:
                 "port": int(port) if port.isdigit() else None,
                 "iface": s.config.radiod.interface,
                 "last_pkt_age_s": _newest(ages),
-                "pps": None,
+                "pps": _rounded(_per_s(_counter("packets_received", {c.id for c in channels}), s, before)),
                 "last_igmp_report_age_s": None,
             }
         )
-    # One look at counters has no rates; /metrics has the counters themselves.
-    return {"groups_joined": joined, "drops_1m": None, "out_of_order_1m": None}
+    lost, reordered = (_per_s(_counter(name), s, before) for name in ("packets_lost", "packets_reordered"))
+    return {"groups_joined": joined, "drops_1m": _rounded(lost, 60), "out_of_order_1m": _rounded(reordered, 60)}
+
+
+def _counter(name: str, channels: set[str] | None = None) -> Callable[[Snapshot], float]:
+    """The sum of a counter over these channels, or all."""
+    return lambda s: sum(getattr(r.record, name) for r in s.rows if channels is None or r.child.name in channels)
 
 
 def _channel(row: Row, s: Snapshot) -> dict[str, Any]:
@@ -200,12 +222,14 @@ def _pipeline(s: Snapshot) -> dict[str, Any]:
     }
 
 
-def _resources(s: Snapshot) -> dict[str, Any]:
+def _resources(s: Snapshot, before: Snapshot | None) -> dict[str, Any]:
     """Sums over all processes; pages that processes share are counted in each."""
     found = list(s.processes.values())
+    both = s.processes.keys() & before.processes.keys() if before is not None else set()
+    load = _per_s(lambda look: sum(look.processes[pid].cpu_s for pid in both), s, before)
     fds = [p.open_fds for p in found if p.open_fds is not None]
     return {
-        "cpu_pct_1m": None,
+        "cpu_pct_1m": _rounded(load, 100),
         "cpu_pct": round(sum(p.cpu_pct for p in found), 2) if found else None,
         "rss_mb": round(sum(p.rss_mb for p in found), 1) if found else None,
         "open_fds": sum(fds) if fds else None,

@@ -219,6 +219,7 @@ def test_running(sigmond: Sigmond, daemon: subprocess.Popen[str]) -> None:
     assert sigmond.ask("status", "--json")[0] in (1, 2)
     for target, expected in (("/healthz", 200), ("/status", 200), ("/metrics", 200), ("/nothing", 404)):
         assert get(instance["control_socket"], target)[0] == expected, target
+    wait_for(lambda: json.loads(get(instance["control_socket"], "/status")[1])["resources"]["cpu_pct_1m"], 10, "a rate")
     # Section 11: the coordinator writes its file and sends SIGHUP; the streams go on.
     log = sigmond.config.with_name("log")
     before = sigmond.ask("status", "--json")[1]["processes"]

@@ -323,3 +323,22 @@ def test_a_restart_is_told_before_what_the_file_lacks() -> None:
         level, text = channel_cause(s.rows[0], s)
         assert level is Level.WARN
         assert words in text
+
+
+def test_rates_need_two_looks() -> None:
+    before = snapshot(record=GOOD.replace(packets_received=1_000, packets_lost=2))
+    now = replace(
+        snapshot(record=GOOD.replace(packets_received=2_500, packets_lost=8)),
+        now_ns=NOW + 30 * S,
+        processes={99: Process(0.1, 40.0, 12, 7.5), 101: Process(0.7, 35.0, 8, 3.0)},
+    )
+    alone = status_json(now)
+    assert alone["multicast"]["drops_1m"] is alone["resources"]["cpu_pct_1m"] is None
+    earlier = replace(before, processes={99: Process(0.1, 40.0, 12, 6.0), 100: Process(0.1, 9.0, 1, 1.0)})
+    found = status_json(now, earlier)
+    assert found["multicast"]["groups_joined"][0]["pps"] == 50.0
+    assert (found["multicast"]["drops_1m"], found["multicast"]["out_of_order_1m"]) == (12.0, 0.0)
+    assert found["resources"]["cpu_pct_1m"] == 5.0
+    assert status_json(before, now)["multicast"]["drops_1m"] is None, "not backwards"
+    anew = replace(now, rows=(Row(0, WORKER, GOOD.replace(packets_received=3, packets_lost=0)),))
+    assert status_json(anew, earlier)["multicast"]["drops_1m"] is None, "a worker began anew"

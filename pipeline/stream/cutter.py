@@ -97,12 +97,12 @@ class Cutter:
         proposed = self._propose(epoch, host)
         return None if proposed is None else proposed.anchor(epoch.first_timestamp)
 
-    def _propose(self, epoch: Epoch, host: HostClock, current: Anchor | None = None, at: int = 0) -> Proposal | None:
-        """What all evidence gives; for the minute at timestamp `at`, `current` being in force, the tones' too."""
+    def _propose(self, epoch: Epoch, host: HostClock, current: Anchor | None = None) -> Proposal | None:
+        """What all evidence gives, the tones' too where `current` is in force."""
         proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
         if proposed is None or current is None:
             return proposed
-        return self.tones.instead_of(proposed, epoch.id, current, at)
+        return self.tones.instead_of(proposed, epoch.id, current)
 
     def due(self, silent_ns: int, host: HostClock, flush: bool = False) -> int | None:
         """UTC (ns) of the next minute that can be cut; None if there is none yet.
@@ -201,7 +201,7 @@ class Cutter:
         """The piece's anchor with the bound that is known now that its minute is over."""
         if self.again is not None and piece.epoch.id in self.again.anchors:
             return self.again.anchors[piece.epoch.id]
-        proposed = self._propose(piece.epoch, host, piece.anchor, piece.origin)
+        proposed = self._propose(piece.epoch, host, piece.anchor)
         if proposed is None:
             return piece.anchor
         first = max(0, int(piece.starts[inside[0]]))
@@ -212,7 +212,7 @@ class Cutter:
         """Decide the epoch's next anchor and where the next file begins."""
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
-        proposed = self._propose(epoch, host, piece.anchor, end)
+        proposed = self._propose(epoch, host, piece.anchor)
         # Nothing comes after a stop that a better anchor could be for.
         moves = proposed is not None and result.tail_cause != "stop"
         following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor

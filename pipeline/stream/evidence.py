@@ -48,9 +48,6 @@ CLOCK_S = 60
 RATE_SPAN_S = 55.0
 
 
-STRAIGHT = Fit(level=0.0, slope=0.0, doubt=0.0, slope_doubt=0.0, middle=0.0, spread=0.0, span=0.0)
-
-
 @dataclass(frozen=True, slots=True)
 class HostClock:
     """What is known of the recorder's clock: offset to UTC and its bound, ns (clock - UTC); None = nothing.
@@ -79,14 +76,6 @@ class Proposal:
     systematic_ns: int
     wander_ns: int
     evidence_ns: int
-
-    @classmethod
-    def of(cls, anchor: Anchor) -> Proposal:
-        """The line of an anchor, all of whose bound may be moved by more evidence."""
-        bound = anchor.uncertainty_ns
-        return cls(
-            anchor.source, anchor.rate_hz, anchor.timestamp, anchor.utc_ns, STRAIGHT, bound, bound, anchor.evidence_ns
-        )
 
     def _seconds(self, timestamp: int) -> float:
         return (timestamp - self.origin) / self.rate_hz

@@ -19,20 +19,19 @@ from typing import Any
 
 from pipeline.records import AnchorSource
 from pipeline.stream.anchor import MINUTE, SECOND, Anchor
-from pipeline.stream.evidence import Proposal, next_anchor
+from pipeline.stream.envelope import Fit
+from pipeline.stream.evidence import Proposal, renewed
 
 STATIONS = {"WWV": AnchorSource.WWV, "WWVH": AnchorSource.WWVH, "CHU": AnchorSource.CHU}
 CONSECUTIVE = 3
 # A sample clock further off than this is none (PPM); within it three tones 60 s apart tell how far it is.
 LARGEST_PPM = 100
-# By how much the rate may change afterwards: an oscillator that warms up or cools down.
-WANDER_PPM = 5
+# By how much the rate may change afterwards, ns per second: an oscillator that warms up or cools down.
+WANDER_NS_S = 5_000
 # What a tone's time may be wrong by to be used.
 LARGEST_UNCERTAINTY_NS = 5_000_000
 # Over a minute the ionosphere moves a tone by less.
 PATH_CHANGE_NS = 1_000_000
-# A bound that leaves one minute possible, with room for what the tone adds to it.
-LARGEST_BOUND_NS = 25 * SECOND
 # Tones older than this say nothing of now: samples may have been lost since that nobody counted.
 OLDEST_S = 3600
 
@@ -59,7 +58,7 @@ class Onset:
 
 
 class ToneWatch:
-    """The latest onsets of each station on the newest timeline, and the anchor that they give."""
+    """The latest onsets of each station on the newest timeline, and the line that they give."""
 
     def __init__(self) -> None:
         self._onsets: dict[str, deque[Onset]] = {}
@@ -83,28 +82,29 @@ class ToneWatch:
             known.pop()
         known.append(onset)
 
-    def anchor(self, epoch_id: int, current: Anchor, at: int) -> Anchor | None:
-        """The anchor for the minute that begins near timestamp `at`, None where the tones do not give one.
+    def propose(self, epoch_id: int, current: Anchor, now: int) -> Proposal | None:
+        """The line that the tones give where the newest sample is `now`, None where they do not give one.
 
         `current` is the anchor in force with a bound that holds at present.
         """
-        if (epoch_id, current.rate_hz) != self._timeline or current.uncertainty_ns > LARGEST_BOUND_NS:
+        if (epoch_id, current.rate_hz) != self._timeline:
             return None
-        found = [one for o in self._onsets.values() if (one := _line(list(o), current, at)) is not None]
-        return min(found, key=lambda anchor: anchor.uncertainty_ns, default=None)
+        found = [one for o in self._onsets.values() if (one := _line(list(o), current, now)) is not None]
+        return min(found, key=lambda one: one.uncertainty_at(now), default=None)
 
-    def instead_of(self, proposed: Proposal, epoch_id: int, current: Anchor, at: int) -> Proposal:
-        """What the tones propose for the minute at timestamp `at` where `proposed` is the host clock's word alone.
+    def instead_of(self, proposed: Proposal, epoch_id: int, current: Anchor) -> Proposal:
+        """What the tones propose where `proposed` is the host clock's word alone.
 
         `current`, the anchor in force, is asked first which minute it is: its bound was true when it was stated, and
-        a host clock that is stepped by an hour must not matter. Then what the host's clock makes of it now.
+        where the host's clock has gone since does not matter. Then what the host's clock makes of it now.
         """
         if proposed.source is not AnchorSource.WALL_CLOCK:
             return proposed
-        for line in (current, next_anchor(current, proposed, at)):
-            found = self.anchor(epoch_id, line, at)
+        now = proposed.origin
+        for line in (current, renewed(current, proposed, now, now)):
+            found = self.propose(epoch_id, line, now)
             if found is not None:
-                return Proposal.of(found)
+                return found
         return proposed
 
     def to_json(self) -> list[list[Any]]:
@@ -118,8 +118,8 @@ class ToneWatch:
             self.add(Onset(*row))
 
 
-def _line(onsets: list[Onset], current: Anchor, at: int) -> Anchor | None:
-    """The straight line through three onsets as an anchor at the middle of the minute that begins at `at`."""
+def _line(onsets: list[Onset], current: Anchor, now: int) -> Proposal | None:
+    """The straight line through three onsets."""
     if len(onsets) < CONSECUTIVE:
         return None
     oldest, middle, newest = onsets
@@ -131,20 +131,29 @@ def _line(onsets: list[Onset], current: Anchor, at: int) -> Anchor | None:
     if max(abs(first), abs(second)) > MINUTE * LARGEST_PPM / 1e6 + slack or abs(second - first) > 2 * slack:
         return None
     minute = _minute_of(newest, current)
-    ahead = at + 30 * current.rate_hz
-    age_s = (ahead - newest.timestamp) / current.rate_hz
-    if minute is None or not 0 <= age_s <= OLDEST_S:
+    if minute is None or not 0 <= now - newest.timestamp <= OLDEST_S * current.rate_hz:
         return None
     # Least squares through three places: slope and mean, the mean brought to the newest of them.
-    drift = (first + second) / 2
     level = newest.late_ns + (first - second) / 6
-    minutes = age_s / 60
-    spread = sure * math.sqrt(1 / 3 + (minutes + 1) ** 2 / 2)
-    # The label is straight at the nominal rate, half a minute either way.
-    within, wander = abs(drift) / 2, WANDER_PPM * 1e-6 * age_s * SECOND
-    bound = spread + within + wander + newest.doubt_ns + abs(level - newest.late_ns)
-    utc = minute + newest.delay_ns + round(age_s * SECOND - level - minutes * drift)
-    return Anchor(ahead, utc, current.rate_hz, STATIONS[newest.station], math.ceil(bound), minute)
+    line = Fit(
+        level=0.0,
+        slope=-(first + second) / 2 / 60,
+        doubt=sure / math.sqrt(3) + abs(level - newest.late_ns),
+        slope_doubt=sure / math.sqrt(2) / 60 + WANDER_NS_S,
+        middle=-60.0,
+        spread=0.0,
+        span=120.0,
+    )
+    return Proposal(
+        STATIONS[newest.station],
+        current.rate_hz,
+        newest.timestamp,
+        minute + newest.delay_ns - round(level),
+        line,
+        newest.doubt_ns,
+        PATH_CHANGE_NS,
+        minute,
+    )
 
 
 def _minute_of(onset: Onset, current: Anchor) -> int | None:

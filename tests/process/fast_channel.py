@@ -64,6 +64,8 @@ class FastChannel:
         self.config = Config(recorder=settings, radiod=Radiod(), ntp=Ntp(), channels=(self.channel,))
         self.start_ns = (time.time_ns() // (60 * SECOND) - MINUTES_BACK) * 60 * SECOND
         self.sent = 0
+        # What the clock of radiod's host was set by.
+        self.gps_step_ns = 0
         self.board = Board.create(names.instance, 0, time.time_ns(), time.monotonic_ns())
         self.sockets: ChannelSockets = open_channel(self.channel, self.config.radiod)
         self.segment: Segment = create_segment(names.instance, self.channel, settings)
@@ -71,12 +73,20 @@ class FastChannel:
         self._out = sender("lo")
         self.know_the_clock()
 
-    def know_the_clock(self, valid: bool = True) -> None:
-        """What the NTP monitor says."""
+    def know_the_clock(self, offset_ms: float = 0.5) -> None:
+        """What the NTP monitor says of the host's clock."""
         now = time.monotonic_ns()
         self.board.ntp.write(
             NtpRecord(
-                now, now, time.time_ns(), 0.5, 1.0, 0.1, valid=int(valid), synced=int(valid), state=NtpState.SYNCED
+                now,
+                now,
+                time.time_ns(),
+                offset_ms,
+                1.0,
+                0.1,
+                valid=1,
+                synced=int(abs(offset_ms) < 100),
+                state=NtpState.SYNCED,
             )
         )
 
@@ -105,14 +115,19 @@ class FastChannel:
             self._out.sendto(
                 header + counter_payload(number * FRAMES, FRAMES), (self._names.group, self._names.data_port)
             )
-            if number % (10 * RATE // FRAMES) == 0:
+            if self.sent % (10 * RATE // FRAMES) == 0:
                 self._out.sendto(self._status(), (self._names.group, self._names.status_port))
+
+    @property
+    def utc_ns(self) -> int:
+        """When the next frame will be sampled."""
+        return self.start_ns + self.sent * FRAMES * SECOND // RATE
 
     def _status(self) -> bytes:
         at = self.sent * FRAMES
         kinds = {
             StatusType.OUTPUT_SSRC: self.channel.ssrc,
-            StatusType.GPS_TIME: gps_time_ns(self.start_ns + at * SECOND // RATE),
+            StatusType.GPS_TIME: gps_time_ns(self.utc_ns + self.gps_step_ns),
             StatusType.OUTPUT_SAMPRATE: RATE,
             StatusType.RTP_TIMESNAP: at,
             StatusType.OUTPUT_ENCODING: 2,

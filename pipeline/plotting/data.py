@@ -256,19 +256,20 @@ def _completeness(v: Values) -> str:
     shown = f"{percent:.0f}" if missing in (0, count) else f"{percent:.{2 if percent < 99.99 else 4}f}"
     gaps = len(v["gap_samples_filled"])
     text = f"received: {shown} %, " + (f"{gaps} gap{'s' * (gaps != 1)}" if gaps else "no gap")
-    return text + (f", {v['odd_samples']} samples that are not numbers" if "odd_samples" in v else "")
+    return text + (f", {v['odd_samples']} not numbers" if "odd_samples" in v else "")
 
 
 def _tone(tone: Mapping[str, Any]) -> str:
     if not tone["tone_detected"]:
         return "minute tone: none heard"
-    text = f"minute tone: {tone['tone_station']} {signed(tone['tone_onset_ms'], 2)} \N{PLUS-MINUS SIGN} " \
-           f"{tone['tone_uncertainty_ms']:.2f} ms by the label, SNR {tone['tone_snr_db']:.0f} dB"  # fmt: skip
+    bound = f"{signed(tone['tone_onset_ms'], 2)} \N{PLUS-MINUS SIGN} {tone['tone_uncertainty_ms']:.2f} ms"
+    text = f"minute tone: {tone['tone_station']} {bound} by the label"
+    residual, doubt = tone.get("tone_residual_ms", math.nan), tone.get("tone_residual_uncertainty_ms", math.nan)
+    if math.isfinite(residual) and math.isfinite(doubt):
+        return f"{text}, so label \N{MINUS SIGN} UTC {signed(residual, 2)} \N{PLUS-MINUS SIGN} {doubt:.2g} ms"
+    text += f", SNR {tone['tone_snr_db']:.0f} dB"
     if tone["tick_count"] and math.isfinite(tone["tick_onset_ms"]):
         text += f"; {tone['tick_count']} ticks {signed(tone['tick_onset_ms'], 2)} ms"
-    residual, bound = tone.get("tone_residual_ms", math.nan), tone.get("tone_residual_uncertainty_ms", math.nan)
-    if math.isfinite(residual) and math.isfinite(bound):
-        text += f"; label \N{MINUS SIGN} UTC by the tone {signed(residual, 2)} \N{PLUS-MINUS SIGN} {bound:.2g} ms"
     return text
 
 

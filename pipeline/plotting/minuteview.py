@@ -83,7 +83,7 @@ def _first_moments(figure: Figure, values: Values) -> None:
     found = first_audio(values, FIRST_S)
     if found is None:
         return
-    axis = figure.add_axes((0.70, 0.905, 0.23, 0.062))
+    axis = figure.add_axes((0.745, 0.905, 0.185, 0.062))
     times, sound = found
     axis.plot(1e3 * times, sound, color="#0072B2", linewidth=0.9)
     tone = tone_of(values)

@@ -176,6 +176,8 @@ def test_months_take_as_much_memory_as_days() -> None:
 GAPS = [(0, 2_500, "start", 0), (4_000, 400, "network", 4), (10_000, 20, "network", 1), (12_000, 3_000, "mute", 0),
         (20_000, 2_000, "zero_block", 0), (26_000, 600, "late", 1), (30_000, 900, "restart", 0),
         (33_000, 200, "epoch", 0), (36_000, 700, "unknown", 0), (55_000, 5_000, "stop", 0)]  # fmt: skip
+TONE = {"tone_detected": True, "tone_station": "WWVH", "tone_onset_ms": 22.01, "tone_uncertainty_ms": 0.11,
+        "tone_snr_db": 51.3, "tick_onset_ms": 22.02, "tick_count": 52}  # fmt: skip
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "carrier": lambda: minute(tone(0.3), RATE),
     "noise": lambda: minute(white(np.random.default_rng(5), COUNT), RATE),
@@ -187,6 +189,17 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "not numbers": lambda: minute(np.where(np.arange(COUNT) % 999 == 5, np.nan, tone(0.3)), RATE),
     "full scale": lambda: minute(np.ones(COUNT), RATE),
     "signal-recorder's": lambda: ancestor(60 * RATE),
+    "tone": lambda: minute(tone(0.3), RATE, [], **TONE),
+    "tone and position": lambda: minute(
+        tone(0.3),
+        RATE,
+        [],
+        **TONE,
+        tone_residual_ms=-12.345,
+        tone_residual_uncertainty_ms=12.3,
+        anchor_source="wall_clock",
+        anchor_uncertainty_ns=16_100_000_000,
+    ),
     "short": lambda: ancestor(700),
     "very short": lambda: ancestor(300),
 }
@@ -199,13 +212,17 @@ def test_every_kind_of_file_is_drawn(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "20261122T041600Z_10000000_iq.npz"
     npz.write(path, {name: np.asarray(value) for name, value in KINDS[kind]().items()}, 1)
     figure = minute_figure(npz.read(path))
-    figure.set_dpi(30)
+    figure.set_dpi(60)
     figure.canvas.draw()
     said = [text.get_text() for text in figure.findobj(mpl.text.Text)]
+    words = [text.get_window_extent() for text in figure.texts if text.get_text()]
+    drawn = [axis.get_tightbbox() for axis in figure.axes]
+    assert not any(a.overlaps(b) for a in words for b in drawn if b), "words lie over what is drawn"
+    assert max(box.x1 for box in [*words, *filter(None, drawn)]) <= figure.bbox.x1
     plt.close(figure)
     assert ("nothing was received" in said) == (kind == "nothing")
     if kind == "not numbers":
-        assert any("61 samples that are not numbers" in text for text in said)
+        assert any("61 not numbers" in text for text in said)
     if kind == "noise":
         assert any("no carrier stands out" in text for text in said)
     if kind == "every cause":

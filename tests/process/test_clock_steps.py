@@ -100,5 +100,4 @@ def test_suspend_is_a_gap_in_the_same_timeline(names: Names, tmp_path: Path, clo
     ]
     # The label of a stream this young may be a sample off.
     assert lost == [pytest.approx((40.0, 20.0), abs=0.003), pytest.approx((60.0, 5.0), abs=0.003)]
-    assert sum(length for _, length in lost) == pytest.approx(25.0, abs=1e-9)
     assert {n for values in files for n in values["segment_epoch_ids"].tolist()} == {1}

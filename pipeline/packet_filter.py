@@ -55,6 +55,31 @@ def _from_source(source: int | None) -> list[Instruction]:
     return [_do(_LD_WORD, _NET_HEADER + _IP_SOURCE), *_unless(_JUMP_EQ, source, REFUSE)]
 
 
+def _rtp_of(ssrc: int) -> list[Instruction]:
+    """Refuse all but RTP version 2 of one SSRC."""
+    return [
+        _do(_LD_LENGTH),
+        *_unless(_JUMP_GE, UDP_HEADER + RTP_HEADER, REFUSE),
+        _do(_LD_BYTE, UDP_HEADER),
+        _do(_AND, 0xC0),
+        *_unless(_JUMP_EQ, 0x80, REFUSE),
+        _do(_LD_WORD, UDP_HEADER + 8),
+        *_unless(_JUMP_EQ, ssrc, REFUSE),
+    ]
+
+
+def foreign_filter(ssrc: int, source: int) -> bytes:
+    """Only RTP version 2 datagrams of `ssrc` from anybody but IPv4 address `source`, cut to the RTP header."""
+    return _assemble(
+        [
+            _do(_LD_WORD, _NET_HEADER + _IP_SOURCE),
+            *_when(_JUMP_EQ, source, REFUSE),
+            *_rtp_of(ssrc),
+            _do(_RETURN, UDP_HEADER + RTP_HEADER),
+        ]
+    )
+
+
 def _assemble(program: list[Instruction]) -> bytes:
     assert len(program) <= MAX_INSTRUCTIONS, len(program)
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
@@ -65,13 +90,7 @@ def rtp_filter(ssrc: int, source: int | None = None) -> bytes:
     return _assemble(
         [
             *_from_source(source),
-            _do(_LD_LENGTH),
-            *_unless(_JUMP_GE, UDP_HEADER + RTP_HEADER, REFUSE),
-            _do(_LD_BYTE, UDP_HEADER),
-            _do(_AND, 0xC0),
-            *_unless(_JUMP_EQ, 0x80, REFUSE),
-            _do(_LD_WORD, UDP_HEADER + 8),
-            *_unless(_JUMP_EQ, ssrc, REFUSE),
+            *_rtp_of(ssrc),
             _do(_RETURN, ACCEPT),
         ]
     )

@@ -164,6 +164,15 @@ class Receiver:
                 if self._intake.status(size, _stamp(stamps, self.shift_ns), shift):
                     self.statuses += 1
 
+    def drain_foreign(self, sock: socket.socket) -> None:
+        """Count what strangers sent under this SSRC; so many at a time, the rest is thrown away by the kernel."""
+        for _ in range(BATCH):
+            try:
+                sock.recv_into(self._one)
+            except BlockingIOError:
+                return
+            self._intake.bad(0)
+
     def _is_local(self, address: str) -> bool:
         """True for an address of this host: then what sends from it reads this host's clock."""
         if address not in self._local:

@@ -20,8 +20,9 @@ MADV_REMOVE = mmap.MADV_REMOVE
 def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segment:
     """A new, empty journal segment; SharedMemoryError when the name is taken."""
     shape = geometry(channel.sample_rate_hz, recorder.buffer_minutes)
+    # Nobody but the workers has to read samples there.
     # The heap is filled by recvmsg alone, which says EFAULT when memory is short; its pages come and go.
-    segment = Segment.create(segment_name(instance, channel.id), shape.size, reserve=shape.heap_offset)
+    segment = Segment.create(segment_name(instance, channel.id), shape.size, reserve=shape.heap_offset, mode=0o600)
     Journal.format(segment.buf, shape, channel.ssrc)
     return segment
 

@@ -165,8 +165,8 @@ class Segment:
         self.buf = memoryview(self.map)
 
     @classmethod
-    def create(cls, name: str, size: int, reserve: int | None = None) -> Segment:
-        """A new zeroed segment, mode 0644 whatever the umask; `size` bytes, rounded up to pages.
+    def create(cls, name: str, size: int, reserve: int | None = None, mode: int = 0o644) -> Segment:
+        """A new zeroed segment with this mode whatever the umask; `size` bytes, rounded up to pages.
 
         The first `reserve` bytes (all by default) are taken at once: a full /dev/shm is an
         error here instead of a SIGBUS in whoever first touches a page that is not there.
@@ -175,12 +175,12 @@ class Segment:
         """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
-            shm = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o644, size=size)
+            shm = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=mode, size=size)
         except posix_ipc.ExistentialError:
             raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
         try:
             os.posix_fallocate(shm.fd, 0, size if reserve is None else reserve)
-            os.fchmod(shm.fd, 0o644)
+            os.fchmod(shm.fd, mode)
             return cls(name, shm.fd, size, writable=True)
         except OSError as error:
             unlink(name)
@@ -195,7 +195,8 @@ class Segment:
     def open(cls, name: str, writable: bool = False) -> Segment:
         """Map an existing segment.
 
-        Raises SharedMemoryError when there is none or it cannot be opened.
+        Raises SharedMemoryError when there is none or it cannot be opened. Who writes into one, and so believes
+        what is there, takes only his own and root's.
         """
         try:
             shm = posix_ipc.SharedMemory(name, 0, read_only=not writable)
@@ -204,7 +205,10 @@ class Segment:
         except posix_ipc.PermissionsError:
             raise SharedMemoryError(f"shared memory segment {name} belongs to another user") from None
         try:
-            return cls(name, shm.fd, os.fstat(shm.fd).st_size, writable)
+            state = os.fstat(shm.fd)
+            if writable and state.st_uid not in (0, os.geteuid()):
+                raise SharedMemoryError(f"shared memory segment {name} belongs to another user")
+            return cls(name, shm.fd, state.st_size, writable)
         finally:
             shm.close_fd()
 
@@ -220,9 +224,15 @@ class Segment:
 
 
 def unlink(name: str) -> None:
-    """Remove a segment's name if it exists."""
-    with contextlib.suppress(posix_ipc.ExistentialError):
+    """Remove a segment's name if it exists; SharedMemoryError when it is another user's."""
+    try:
         posix_ipc.unlink_shared_memory(name)
+    except posix_ipc.ExistentialError:
+        pass
+    except posix_ipc.PermissionsError:
+        raise SharedMemoryError(
+            f"shared memory segment {name} belongs to another user; remove /dev/shm{name}"
+        ) from None
 
 
 MAGIC = int.from_bytes(b"GRAPEPL1", "little")

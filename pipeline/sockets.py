@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pipeline import PipelineError
 from pipeline.addresses import RTP_PORT, STATUS_PORT, is_address, split_endpoint
 from pipeline.config import Channel, Radiod
-from pipeline.packet_filter import rtp_filter, status_filter
+from pipeline.packet_filter import foreign_filter, rtp_filter, status_filter
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +61,17 @@ class ChannelSockets:
     status: tuple[socket.socket, ...]
     buffer_bytes: int
     interface: int = 0
+    # What others send under our SSRC, when `radiod.source_address` says that it is not wanted: to be counted.
+    foreign: socket.socket | None = None
+
+    @property
+    def all(self) -> tuple[socket.socket, ...]:
+        """Every socket."""
+        return (self.data, *self.status, *([self.foreign] if self.foreign else []))
 
     def close(self) -> None:
         """Close them all; other processes' copies stay open."""
-        for each in (self.data, *self.status):
+        for each in self.all:
             each.close()
 
 
@@ -96,8 +103,12 @@ def open_channel(channel: Channel, radiod: Radiod, kept: Mapping[str, socket.soc
             )
             _grant_buffer(each, STATUS_BUFFER_BYTES)
             status.append(each)
+        foreign = None
+        if source is not None:
+            # Apart, so that a stranger's flood takes no room from the stream.
+            foreign = opened.enter_context(_open(who, interface, group, port, foreign_filter(channel.ssrc, source)))
         opened.pop_all()
-        return ChannelSockets(data, tuple(status), granted, interface)
+        return ChannelSockets(data, tuple(status), granted, interface, foreign)
 
 
 def rejoin(channels: Sequence[ChannelSockets], interface: str) -> None:
@@ -106,7 +117,7 @@ def rejoin(channels: Sequence[ChannelSockets], interface: str) -> None:
     All leave before one joins: the kernel tells the network of a group's first member only.
     """
     index, _ = multicast_interface(interface)
-    sockets = [(each, sock, sock.getsockname()) for each in channels for sock in (each.data, *each.status)]
+    sockets = [(each, sock, sock.getsockname()) for each in channels for sock in each.all]
     for each, sock, (group, _port) in sockets:
         for old in {each.interface, index}:
             with contextlib.suppress(OSError):  # gone with its interface

@@ -148,6 +148,8 @@ class Worker:
         self._overflow.before(self._context.sockets.data, source.lost, time.monotonic_ns())
         taken = self._receiver.drain()
         self._receiver.drain_status()
+        if self._context.sockets.foreign is not None:
+            self._receiver.drain_foreign(self._context.sockets.foreign)
         self._intake.scan()
         dropped = self._overflow.after(taken < BATCH and not self._receiver.full, source.lost)
         if dropped:

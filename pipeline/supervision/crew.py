@@ -212,8 +212,7 @@ class Seat(Child):
         """
         for sockets in (self.sockets, self._next_sockets):
             if sockets is not None:
-                for each in (sockets.data, *sockets.status):
-                    each.close()
+                sockets.close()
         if self.journal is not None:
             unmap(self.journal)
 

@@ -25,7 +25,7 @@ class Sockets(Protocol):
         """radiod's status; empty when there is no status address."""
 
     def close(self) -> None:
-        """Leave the groups and close."""
+        """Close this process's copies."""
 
 
 class Control(Protocol):

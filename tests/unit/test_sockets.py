@@ -117,6 +117,9 @@ def test_only_the_stated_source_is_heard(lo: socket.socket) -> None:
     lo.sendto(status(), (GROUP, 5006))
     assert (receive(here.data), receive(here.status[0])) == ([rtp()], [status()])
     assert (receive(elsewhere.data), receive(elsewhere.status[0])) == ([], [])
+    # What is not wanted is there to be counted, and only that.
+    assert here.foreign is not None and elsewhere.foreign is not None
+    assert (receive(here.foreign), receive(elsewhere.foreign)) == ([], [rtp()[:12]])
     here.close()
     elsewhere.close()
 

@@ -27,6 +27,7 @@ STEP_NS = 1_000
 # A channel that is there every second minute for a year has more, and nobody reads them.
 MOST_ABSENCES = 10_000
 LONGEST_NAME = 100
+MOST_DOUBT_MS = 20.0
 NOT_STATED = "not stated"
 
 
@@ -75,12 +76,18 @@ def facts_of(values: Values, file: str, minute_s: int, part: int) -> Facts:
             "epoch": values["epoch_id"],
             "epoch_reason": values["epoch_reason"][:LONGEST_NAME],
             "tone_ms": values["tone_onset_ms"] if values.get("tone_detected") else math.nan,
-            "residual_ms": values.get("tone_residual_ms", math.nan),
+            "residual_ms": _residual(values),
         }
     return Facts(
         file, minute_s, part, values["sample_rate"], count, max(0, count - sum(missing.values())), missing,
         values["created_timestamp"], values["rtp_timestamp"], **known,
     )  # fmt: skip
+
+
+def _residual(values: Values) -> float:
+    """Label less UTC by the tone, ms; NaN where nobody says how far the transmitter is."""
+    doubt = values.get("tone_residual_uncertainty_ms", math.nan)
+    return float(values.get("tone_residual_ms", math.nan)) if doubt < MOST_DOUBT_MS else math.nan
 
 
 def _timelines(values: Values) -> dict[str, int]:

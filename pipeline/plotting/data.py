@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.audit.gaplist import runs
+from pipeline.audit.series import MOST_DOUBT_MS
 from pipeline.stream.audio import TAPS, Complex, bands, block_of, demodulated, find_carrier
 from pipeline.stream.pulses import pulses
 from pipeline.stream.tones import Tones, listen
@@ -265,7 +266,7 @@ def _tone(tone: Mapping[str, Any]) -> str:
     bound = f"{signed(tone['tone_onset_ms'], 2)} \N{PLUS-MINUS SIGN} {tone['tone_uncertainty_ms']:.2f} ms"
     text = f"minute tone: {tone['tone_station']} {bound} by the label"
     residual, doubt = tone.get("tone_residual_ms", math.nan), tone.get("tone_residual_uncertainty_ms", math.nan)
-    if math.isfinite(residual) and math.isfinite(doubt):
+    if math.isfinite(residual) and doubt < MOST_DOUBT_MS:
         return f"{text}, so label \N{MINUS SIGN} UTC {signed(residual, 2)} \N{PLUS-MINUS SIGN} {doubt:.2g} ms"
     text += f", SNR {tone['tone_snr_db']:.0f} dB"
     if tone["tick_count"] and math.isfinite(tone["tick_onset_ms"]):

@@ -196,7 +196,9 @@ def _levels(axis: Axes, channels: list[Days]) -> None:
 
 def _tones(axis: Axes, channel: Days) -> None:
     times, onsets = zip(*channel.tones, strict=True)
-    axis.plot(_moments(np.array(times)), onsets, ".", color="#0072B2", markersize=4)
+    axis.plot(
+        _moments(np.array(times)), onsets, ".", color="#0072B2", markersize=8 if len(times) < 60 else 4, clip_on=False
+    )
     axis.set_title("Minute tone, by the label")
     axis.set_ylabel("ms late")
     axis.grid(axis="y", color="#DDDDDD", linewidth=0.7)

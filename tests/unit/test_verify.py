@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from minutes import CHANNEL, PACKETS, RATE, arrays_of, context, cut_all, one_cut, play, recording, stream
 from pipeline import npz
 from pipeline.audit.codes import CODES
+from pipeline.audit.days import table
 from pipeline.audit.examine import LATER_KEYS
 from pipeline.audit.findings import Findings, Issue
 from pipeline.audit.onefile import parse_name
@@ -264,6 +265,15 @@ def test_stream_that_does_not_go_on_where_it_ended(samples: int, name: str, tmp_
         first["anchor_uncertainty_ns"] = np.asarray(1_000)
     put(tmp_path, moved)
     assert name in codes(tmp_path)
+
+
+@pytest.mark.parametrize(("doubt_ms", "shown"), [(1.5, "-0.41 ms"), (38.0, "-")])
+def test_table_tells_the_tones_residual_where_the_way_is_known(doubt_ms: float, shown: str, tmp_path: Path) -> None:
+    put(tmp_path, {**arrays_of(one_cut()), "tone_detected": True, "tone_station": "WWV", "tone_onset_ms": 4.0,
+                   "tone_residual_ms": -0.412, "tone_residual_uncertainty_ms": doubt_ms})  # fmt: skip
+    header, row = table(verify_tree(tmp_path).days.rows.values())
+    at = header.index("residual") + len("residual")
+    assert row[:at].endswith(f" {shown}")
 
 
 def test_step_of_the_label_within_both_bounds_is_told_and_no_fault(tmp_path: Path) -> None:

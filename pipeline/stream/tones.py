@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.stream.audio import Bands, Complex, bands, find_carrier
 from pipeline.stream.pulses import Pulse, path_delay_s
-from pipeline.stream.tonesearch import Find, find, find_anywhere
+from pipeline.stream.tonesearch import Find, find, find_anywhere, near_minute
 from pipeline.stream.tonetiming import Ticks, Tone, time_ticks, time_tones
 
 # What lies before the minute and belongs to the look at its beginning.
@@ -79,12 +79,16 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     head = _with_lead(iq[:split], before, lead)
     carrier_hz = find_carrier(iq, rate_hz)
     first = bands(head, rate_hz, carrier_hz, audio, upper)
-    rest = bands(iq[split:], rate_hz, carrier_hz, audio, upper)
-    if not (np.isfinite(first.carrier).all() and np.isfinite(rest.carrier).all()):
-        return NOTHING
     # Where a second begins in samples is exact; where a stretch does, only to a sample.
     lead_s, rest_s = lead / rate_hz, split / rate_hz
-    found = [one for pulse in wanted if (one := find(first, rest, pulse, lead_s, rest_s)) is not None]
+    finite = np.isfinite(first.carrier).all()
+    places = [near for pulse in wanted if (near := near_minute(first, pulse, lead_s))] if finite else []
+    if not places:
+        return NOTHING
+    rest = bands(iq[split:], rate_hz, carrier_hz, audio, upper)
+    if not np.isfinite(rest.carrier).all():
+        return NOTHING
+    found = [one for place in places if (one := find(first, rest, place, rest_s)) is not None]
     best = _best(found)
     if not best:
         return NOTHING

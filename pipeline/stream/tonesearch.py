@@ -69,21 +69,33 @@ class Find:
     sure: bool
 
 
-def find(first: Bands, rest: Bands, pulse: Pulse, lead_s: float, rest_s: float) -> Find | None:
-    """The pulse within 1.5 s of the minute, None unless it is there beyond doubt.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pulse fits best: the band sample that it begins at, how well (0..1), and its carrier's turn."""
 
-    The minute is `lead_s` after the begin of `first`; `rest` begins `rest_s` after the minute.
+    pulse: Pulse
+    at: int
+    fit: float
+    turn_hz: float
+
+
+def near_minute(first: Bands, pulse: Pulse, lead_s: float) -> Place | None:
+    """Where the pulse may be within 1.5 s of the minute, which is `lead_s` after the begin of `first`."""
+    return _best_place(first, pulse, lead_s - SEARCH_S, lead_s + SEARCH_S)
+
+
+def find(first: Bands, rest: Bands, place: Place, rest_s: float) -> Find | None:
+    """The pulse at a place near the minute, None unless it is there beyond doubt.
+
+    `rest` begins `rest_s` after the minute.
     """
-    found = _best_place(first, pulse, lead_s - SEARCH_S, lead_s + SEARCH_S)
-    if found is None:
-        return None
-    at, fit, turn_hz = found
-    others, places = fits(rest, pulse, turn_hz)
-    seconds = rest_s + _seconds(rest, places)
+    pulse = place.pulse
+    others, begins = fits(rest, pulse, place.turn_hz)
+    seconds = rest_s + _seconds(rest, begins)
     low, high = seconds - pulse.before_s, seconds + pulse.length_s + pulse.after_s
     # The next minute's tone may be as early as this one's.
     quiet = _quiet(pulse, low, high) & (high < 60.0 - SEARCH_S)
-    return _judged(first, pulse, at, fit, turn_hz, others[quiet])
+    return _judged(first, place, others[quiet])
 
 
 def find_anywhere(whole: Bands, pulse: Pulse, begin_s: float, end_s: float) -> Find | None:
@@ -91,32 +103,31 @@ def find_anywhere(whole: Bands, pulse: Pulse, begin_s: float, end_s: float) -> F
 
     It must stand out from all the rest of the stretch, and nothing there may look like another one.
     """
-    found = _best_place(whole, pulse, begin_s, end_s)
-    if found is None:
+    place = _best_place(whole, pulse, begin_s, end_s)
+    if place is None:
         return None
-    at, fit, turn_hz = found
-    others, places = fits(whole, pulse, turn_hz)
+    others, begins = fits(whole, pulse, place.turn_hz)
     # As if the pulse found were the minute's: what is quiet then has nothing like it.
-    since = _seconds(whole, places) - _seconds(whole, np.array(at))
+    since = _seconds(whole, begins) - _seconds(whole, np.array(place.at))
     beyond = np.abs(since) >= pulse.before_s + pulse.length_s + pulse.after_s
     since %= 60.0
     low, high = since - pulse.before_s, since + pulse.length_s + pulse.after_s
     others = others[beyond & _quiet(pulse, low, high) & (high < 60.0)]
     if others.max(initial=0.0) >= LEAST_FIT_WITH_TICKS:
         return None
-    return _judged(whole, pulse, at, fit, turn_hz, others)
+    return _judged(whole, place, others)
 
 
-def _best_place(of: Bands, pulse: Pulse, begin_s: float, end_s: float) -> tuple[int, float, float] | None:
-    """Where the pulse fits best that begins between two times of the stretch, its fit, and its carrier's turn."""
-    best: tuple[int, float, float] | None = None
+def _best_place(of: Bands, pulse: Pulse, begin_s: float, end_s: float) -> Place | None:
+    """Where the pulse fits best that begins between two times of the stretch."""
+    best: Place | None = None
     for turn_hz in (0.0,) if pulse.upper_only else TURNS_HZ:
         fit, begins = fits(of, pulse, turn_hz)
         seconds = _seconds(of, begins)
         fit = np.where((seconds >= begin_s) & (seconds < end_s), fit, 0.0)
-        place = int(np.argmax(fit)) if len(fit) else 0
-        if len(fit) and fit[place] >= LEAST_FIT and (best is None or fit[place] > best[1]):
-            best = int(begins[place]), float(fit[place]), turn_hz
+        row = int(np.argmax(fit)) if len(fit) else 0
+        if len(fit) and fit[row] >= LEAST_FIT and (best is None or fit[row] > best.fit):
+            best = Place(pulse, int(begins[row]), float(fit[row]), turn_hz)
     return best
 
 
@@ -132,8 +143,9 @@ def _quiet(pulse: Pulse, low: Floats, high: Floats) -> npt.NDArray[np.bool_]:
     return quiet
 
 
-def _judged(of: Bands, pulse: Pulse, at: int, fit: float, turn_hz: float, others: Floats) -> Find | None:
-    """The pulse at `at`, None unless it stands out from `others`, the fits where it should not be."""
+def _judged(of: Bands, place: Place, others: Floats) -> Find | None:
+    """The pulse at a place, None unless it stands out from `others`, the fits where it should not be."""
+    pulse, fit = place.pulse, place.fit
     elsewhere = float(others.max(initial=0.0))
     compared = np.count_nonzero(others) / max(1, len(others))
     if _odds(fit) < LEAST_RATIO * _odds(elsewhere):
@@ -142,12 +154,12 @@ def _judged(of: Bands, pulse: Pulse, at: int, fit: float, turn_hz: float, others
     loud = compared < ENOUGH_REST or elsewhere > LOUD / independent
     if loud and fit < LEAST_FIT_WITH_TICKS:
         return None
-    turn_hz = _fine_turn(of, pulse, at, turn_hz)
-    found = _shape(of, pulse, at, turn_hz)
+    turn_hz = _fine_turn(of, pulse, place.at, place.turn_hz)
+    found = _shape(of, pulse, place.at, turn_hz)
     if found is None:
         return None
     density, in_step = found
-    return Find(pulse, fit, at, density, turn_hz, in_step and (not loud or fit >= LEAST_FIT_AMONG_OTHERS))
+    return Find(pulse, fit, place.at, density, turn_hz, in_step and (not loud or fit >= LEAST_FIT_AMONG_OTHERS))
 
 
 def _odds(fit: float) -> float:

@@ -151,14 +151,20 @@ def cost() -> None:
     """CPU time per minute at 16 kHz."""
     rng = np.random.default_rng(1)
     print(f"\nCPU ms per minute of 960000 samples, {platform.machine()}, one thread")
-    for name, snr, station in (("WWV, found", 45, "WWV"), ("CHU, found", 45, "CHU"), ("nothing found", -20, "WWV")):
+    cases = (
+        ("WWV, found", 45, "WWV", listen),
+        ("CHU, found", 45, "CHU", listen),
+        ("nothing found", -20, "WWV", listen),
+        ("WWV, anywhere", 45, "WWV", survey),
+    )
+    for name, snr, station, look in cases:
         minute, before = station_minute(rng, snr, station, rate=16_000)
-        listened = []
+        looked = []
         for _ in range(40):
             begin = time.process_time()
-            listen(minute, 16_000, ALL[:2] if station == "WWV" else ALL[2:], before)
-            listened.append(time.process_time() - begin)
-        print(f"{name:<16}{1e3 * float(np.median(listened)):>8.1f}   least {1e3 * min(listened):.1f}")
+            look(minute, 16_000, ALL[:2] if station == "WWV" else ALL[2:], before)
+            looked.append(time.process_time() - begin)
+        print(f"{name:<16}{1e3 * float(np.median(looked)):>8.1f}   least {1e3 * min(looked):.1f}")
 
 
 def main() -> None:

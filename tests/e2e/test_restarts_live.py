@@ -24,11 +24,6 @@ CHANNELS = (ChannelSpec("WWV 5 MHz", 5_000_000), ChannelSpec("WWV 10 MHz", 10_00
 JOINED = 160_000
 
 
-def middle_of_a_minute(seconds: float) -> None:
-    """Wait until `seconds` lie before the next minute."""
-    wait_for(lambda: 2 < time.time() % 60 < 60 - seconds, 60, "room in the minute")
-
-
 def gaps(program: Program, ssrc: int) -> list[tuple[str, float, float]]:
     """(cause, begin, end) of every gap but those at the ends of the recording, UTC s."""
     found = []
@@ -48,7 +43,6 @@ def verdicts(program: Program, sent: Truth, excused: tuple[str, ...]) -> list[Ve
 @pytest.mark.limit(150)
 def test_only_the_time_without_a_process_is_missing(names: Names, tmp_path: Path) -> None:
     truth = tmp_path / "truth"
-    middle_of_a_minute(25)
     with running_simulator(spec(names, CHANNELS, truth)) as ready:
         config = write_config(names, ready, CHANNELS, tmp_path)
         with running(config, tmp_path) as (program, child):
@@ -73,10 +67,11 @@ def test_only_the_time_without_a_process_is_missing(names: Names, tmp_path: Path
             assert child.wait(40) == 0
     for channel, verdict in zip(CHANNELS, verdicts(program, sent, ("restart",)), strict=True):
         assert not verdict.faults, "\n".join(verdict.faults[:10])
-        (gap,) = gaps(program, channel.ssrc)
-        # Labels may be off by some milliseconds, packets are 20 ms long.
-        assert gap[0] == "restart"
-        assert killed - 0.05 < gap[1] < gone + 0.05 and began < gap[2] < up + 0.05
+        found = gaps(program, channel.ssrc)
+        # Labels may be off by some milliseconds, packets are 20 ms long; a minute may have ended meanwhile.
+        assert {cause for cause, _, _ in found} == {"restart"}
+        assert killed - 0.05 < found[0][1] < gone + 0.05 and began < found[-1][2] < up + 0.05
+        assert len(found) == 1 or (len(found) == 2 and found[0][2] == pytest.approx(found[1][1], abs=0.05))
     assert not list((program.data_dir / "parts").rglob("*.npz"))
     assert not list(SHARED_MEMORY.glob(f"grape-pipeline-{names.instance}*"))
 
@@ -96,7 +91,6 @@ def kill_all(manager: ServiceManager, pids: dict[str, int]) -> None:
 def test_with_the_socket_store_nothing_is_missing(names: Names, tmp_path: Path) -> None:
     """Neither when everything is killed at once nor when systemd starts the service again for an upgrade."""
     truth = tmp_path / "truth"
-    middle_of_a_minute(30)
     with running_simulator(spec(names, CHANNELS, truth)) as ready, service_manager(tmp_path) as manager:
         config = write_config(names, ready, CHANNELS, tmp_path)
         environment = environment_of(tmp_path)
@@ -128,5 +122,5 @@ def test_with_the_socket_store_nothing_is_missing(names: Names, tmp_path: Path) 
     for channel, verdict in zip(CHANNELS, verdicts(program, sent, ()), strict=True):
         assert not verdict.faults, "\n".join(verdict.faults[:10])
         assert gaps(program, channel.ssrc) == []
-        assert verdict.files == 1, "a restart must not cut a minute in two"
+    assert not list((program.data_dir / "parts").rglob("*.npz")), "a restart must not cut a minute in two"
     assert "Traceback" not in program.log.read_text()

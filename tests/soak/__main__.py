@@ -33,6 +33,7 @@ from pipeline.shm import Board
 from pipeline.simulator.spec import WWV_CHU, ChannelSpec, FaultPlan
 from pipeline.simulator.station import running_simulator
 from pipeline.simulator.truth import Truth
+from pipeline.supervision.instance import alive
 from soak.processes import Watch
 from truthcheck import Verdict, check_simulated
 
@@ -100,6 +101,10 @@ def run(plan: Plan, folder: Path, seed: int) -> int:
             kills = disturb(plan, board, chance, dead, watch, end)
             if plan.datagrams:
                 attacker.join(60)
+            # On a machine that is too slow the simulator ends late, and its labels are late, too.
+            wait_for(lambda: not alive(ready.pid), length_s, "the end of the stream")
+            lag_s = time.monotonic() - end
+            print(f"the simulator ended {lag_s:.1f} s late" + (": this machine is too slow" if lag_s > 5 else ""))
             time.sleep(3)
             last = {row.name: row for row in (cell.read() for cell in board.channels) if row.name}
             child.send_signal(signal.SIGTERM)

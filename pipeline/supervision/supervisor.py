@@ -30,13 +30,12 @@ from pipeline.supervision.control import ControlServer, Handler
 from pipeline.supervision.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
 from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import check_data_dir
-from pipeline.supervision.membership import Membership
 from pipeline.supervision.notify import Notifier
 from pipeline.supervision.parts import Assignment, Parts, Sockets
 from pipeline.supervision.publication import Publisher
-from pipeline.supervision.radiod_guard import RadiodGuard
 from pipeline.supervision.restarts import SECOND_NS, Action
 from pipeline.supervision.rolling import Rolling
+from pipeline.supervision.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +46,6 @@ STARTING_NS = SECOND_NS // 20
 PAUSE_NS = 2 * SECOND_NS
 # How a child ends that was asked to: flushed, handed over, or before it had its own signal handlers.
 EXPECTED = (EXIT_OK, os.EX_TEMPFAIL, -HAND_OVER_SIGNAL)
-
-
-def asleep_ns() -> int:
-    """How long the machine was suspended since it was started; CLOCK_MONOTONIC stands still then."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
 class UnknownChannel(PipelineError):
@@ -83,12 +77,10 @@ class Supervisor:
         self._notifier = notifier
         self._level = level
         self._store = store or SocketStore(notifier)
-        self._radiod = RadiodGuard(parts.radiod_control)
+        self._surroundings = Surroundings(parts)
         self._alerts = AlertsGuard(
             lambda config: parts.run_alerts(config, board, self._pid), lambda: self._forsake(self.monitor), level
         )
-        self._membership = Membership()
-        self._asleep_ns = asleep_ns()
         self._rolling = Rolling()
         self._pid = os.getpid()
         self._publish_ns = time.monotonic_ns()
@@ -149,7 +141,7 @@ class Supervisor:
             self._control.serve(now, handler)
             if now >= self._publish_ns:
                 self._publish(now)
-                self._poll_network(now)
+                self._look_around(now)
                 if not self.stopping:
                     self._alerts.poll(self.config, now)
             self._publisher.feed_watchdog(self._progress(), now)
@@ -196,20 +188,13 @@ class Supervisor:
 
     def _publish(self, now: int) -> None:
         self._publish_ns = now + HEARTBEAT_NS
-        asleep = asleep_ns()
-        if asleep - self._asleep_ns > SECOND_NS:
-            log.warning("the machine slept for %.1f s", (asleep - self._asleep_ns) / SECOND_NS)
-        self._asleep_ns = asleep
         state = ChildState.STOPPING if self.stopping else ChildState.RUNNING
         self._publisher.publish(state, self.monitor, self.seats.values(), now)
 
-    def _poll_network(self, now: int) -> None:
-        if self.stopping:
-            return
-        channels = [(seat, self.board.channels[seat.index].read()) for seat in self.seats.values()]
-        self._radiod.poll(self.config.radiod, now, [(seat.channel, record) for seat, record in channels])
-        joined = [(seat.channel.data_address, record, seat.sockets) for seat, record in channels if seat.sockets]
-        self._membership.poll(now, joined, lambda sockets: self._parts.rejoin(sockets, self.config.radiod.interface))
+    def _look_around(self, now: int) -> None:
+        if not self.stopping:
+            channels = [(seat, self.board.channels[seat.index].read()) for seat in self.seats.values()]
+            self._surroundings.poll(now, self.config.radiod, channels)
 
     def _release_all(self) -> None:
         for seat in self.seats.values():

@@ -39,6 +39,7 @@ LAYERS = (
     ("demo", "replay"),
     ("supervision.service",),
     ("supervision.supervisor", "supervision.control_api"),
+    ("supervision.surroundings",),
     (
         "supervision.crew",
         "supervision.rolling",

@@ -31,7 +31,8 @@ Ints = npt.NDArray[np.int64]
 SEARCH_S = 1.5
 # The share of the power in and around it that a pulse must explain; where something louder
 # than noise is in its band elsewhere in the minute; there too, when second ticks confirm it.
-LEAST_FIT, LEAST_FIT_AMONG_OTHERS, LEAST_FIT_WITH_TICKS = 0.13, 0.85, 0.4
+LEAST_FIT, LEAST_FIT_AMONG_OTHERS, LEAST_FIT_WITH_TICKS = 0.16, 0.85, 0.4
+# (White noise hardly reaches half of the first, but a note that weak cannot be told from a pulse by its shape.)
 # White noise in n independent samples of the band explains 14 / n once in a million places.
 LOUD = 14.0
 # How much more signal over scatter the minute's beginning must have than any other place.

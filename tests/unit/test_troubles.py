@@ -87,6 +87,11 @@ STATUS: dict[str, list[Callable[[], str]]] = {
     "disk full or read-only": [
         lambda: channel(state=ChannelState.BLOCKED, backlog=1, reason="minutes wait in memory: disk full")
     ],
+    "disk does not answer": [
+        lambda: channel(
+            state=ChannelState.BLOCKED, backlog=3, reason="minutes wait in memory: disk has not answered for 45 s"
+        )
+    ],
     "/dev/shm too small": [
         lambda: channel({"state": ChildState.FATAL, "reason": "no room for shared memory segment"}),
     ],
@@ -205,8 +210,8 @@ DOCTOR: dict[str, Callable[[Path], Finding]] = {
 }
 # The rest needs a full disk, a small /dev/shm or a dead instance: test_doctor.py, test_doctor_faults.py.
 ELSEWHERE = {
-    "a worker dies again and again", "disk full or read-only", "disk fills up", "/dev/shm too small",
-    "ended without order", "configuration", "clock was set", "machine too busy, or asleep",
+    "a worker dies again and again", "disk full or read-only", "disk does not answer", "disk fills up",
+    "/dev/shm too small", "ended without order", "configuration", "clock was set", "machine too busy, or asleep",
 }  # fmt: skip
 
 

@@ -28,6 +28,9 @@ SHORTEST_S = 10.0
 EARLIEST_S = -1.7
 # How far a tone and its ticks may be apart to confirm each other.
 AGREEMENT_S = 0.001
+# A tone may be so far from the label's minute by its way and by the label's bound; a note that is further off, and
+# sounds like one, must have ticks.
+EXPECTED_S = 0.15
 UNKNOWN_DB = -999.0
 
 
@@ -70,7 +73,8 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     """Look for the minute tones `wanted` at the beginning of a minute.
 
     `iq` (complex64) is the minute, zeros where nothing was received; `before` is what came directly before it,
-    of which the last 2.6 s are used. Without it a tone that begins before iq[0] is timed by its end.
+    of which the last 2.6 s are used. Without it a tone that begins before iq[0] is timed by its end. A tone further
+    than 0.15 s from the label's minute is believed with its second ticks only.
     """
     if not _can_be_heard(iq, rate_hz, wanted):
         return NOTHING
@@ -94,9 +98,12 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
         return NOTHING
     tones = [replace(tone, onset_s=tone.onset_s - lead_s) for tone in time_tones(head, first, best, upper)]
     ticks, station = _ticks(iq[split:], rest, found, tones[0], rest_s)
-    if not best[0].sure and not _confirmed(tones[0], ticks):
+    expected = abs(tones[0].onset_s) <= EXPECTED_S
+    if not (best[0].sure and expected) and not _confirmed(tones[0], ticks):
         return NOTHING
-    sure = [tone for tone, one in zip(tones, best, strict=True) if one.sure or one is best[0]]
+    near_s = 0.0 if expected else tones[0].onset_s
+    others = [t for t, one in zip(tones, best, strict=True) if one.sure and abs(t.onset_s - near_s) <= EXPECTED_S]
+    sure = [tones[0], *(tone for tone in others if tone is not tones[0])]
     return Tones((replace(sure[0], station=station), *sure[1:]), ticks)
 
 

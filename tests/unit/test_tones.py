@@ -64,6 +64,13 @@ def test_minute_tone_is_found_anywhere_by_itself_and_its_ticks(station: str, ons
     assert tones.ticks.onset_s == pytest.approx(tones.heard[0].onset_s, abs=0.001)
 
 
+def test_tone_far_from_the_labels_minute_must_have_ticks() -> None:
+    """A single note of 0.8 s is a minute tone but for its place."""
+    for onset_s, ticks, names in ((0.05, False, ["WWV"]), (0.5, False, []), (-0.5, False, []), (0.5, True, ["WWV"])):
+        minute, before = station_minute(rng(), 50.0, "WWV", onset_s, ticks=ticks)
+        assert heard(minute, BOTH, before) == names
+
+
 def test_minute_tone_without_ticks_is_not_believed_anywhere() -> None:
     """Anybody's tone may last for 0.8 s and come once a minute."""
     minute, before = station_minute(rng(), 50.0, "WWV", 12.0, ticks=False)

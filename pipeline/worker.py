@@ -50,6 +50,7 @@ ENOMEM_TRIES = 3
 STUCK_S = 30.0
 # A write in hand is nearly done; leaving it would only have it done again.
 HAND_OVER_WAIT_S = 1.0
+LAST_TAKE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,8 +350,9 @@ class Worker:
         return EXIT_LEFT_IN_MEMORY
 
     def _take_all(self) -> None:
-        """Empty the sockets into the journal, as far as that has room."""
-        while self._take() and not self._receiver.full:
+        """Empty the sockets into the journal, as far as that has room; a flood does not end, so not for ever."""
+        end = time.monotonic() + LAST_TAKE_S
+        while self._take() and not self._receiver.full and time.monotonic() < end:
             pass
 
     def _publish(self, now: int, host: HostClock, stopped: bool = False) -> None:

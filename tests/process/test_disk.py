@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pipeline.supervision.instance import check_data_dir
 from pipeline.supervision.report import Level, channel_cause
 from pipeline.supervision.report import Row as StatusRow
 from process.fast_channel import FastChannel, fast_channel
+from process.small_disk import SmallDisk, small_disk
 from snapshots import snapshot
 
 
@@ -29,35 +29,11 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_module, "RETRY_S", (0.05,))
 
 
-class Tmpfs:
-    """A small file system of the test's own."""
-
-    def __init__(self, folder: Path, options: str) -> None:
-        self.folder = folder
-        folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "grape-test", str(folder)], check=True)
-
-    def remount(self, options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
-
-    def fill(self) -> Path:
-        """Leave not one block."""
-        path = self.folder / "somebody-elses-file"
-        with path.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(65536))
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-        return path
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Tmpfs]:
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     needs_root()
-    found = Tmpfs(tmp_path / "disk", "size=4m,nr_inodes=64")
-    yield found
-    subprocess.run(["umount", "-l", str(found.folder)], check=True)
+    with small_disk(tmp_path / "disk", "size=4m,nr_inodes=64") as found:
+        yield found
 
 
 def said(fast: FastChannel) -> tuple[Level, str]:
@@ -95,19 +71,19 @@ def fails_then_mends(fast: FastChannel, fail: Any, mend: Any, reason: str) -> No
 
 
 @pytest.mark.root
-def test_disk_that_is_full_for_three_minutes(names: Names, disk: Tmpfs) -> None:
+def test_disk_that_is_full_for_three_minutes(names: Names, disk: SmallDisk) -> None:
     with fast_channel(names, disk.folder) as fast:
         fails_then_mends(fast, disk.fill, (disk.folder / "somebody-elses-file").unlink, "disk full")
 
 
 @pytest.mark.root
-def test_disk_that_becomes_read_only(names: Names, disk: Tmpfs) -> None:
+def test_disk_that_becomes_read_only(names: Names, disk: SmallDisk) -> None:
     with fast_channel(names, disk.folder) as fast:
         fails_then_mends(fast, lambda: disk.remount("ro"), lambda: disk.remount("rw"), "Read-only file system")
 
 
 @pytest.mark.root
-def test_disk_without_a_free_inode(names: Names, disk: Tmpfs) -> None:
+def test_disk_without_a_free_inode(names: Names, disk: SmallDisk) -> None:
     fillers = disk.folder / "fillers"
 
     def use_up() -> None:
@@ -167,7 +143,7 @@ def test_reserve_on_the_disk(names: Names, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_worker_that_is_replaced_while_the_disk_is_read_only(names: Names, disk: Tmpfs) -> None:
+def test_worker_that_is_replaced_while_the_disk_is_read_only(names: Names, disk: SmallDisk) -> None:
     """With an unfinished file in its folder, which it cannot remove."""
     with fast_channel(names, disk.folder) as fast:
         folder = disk.folder / "archives" / "FAST"
@@ -252,7 +228,7 @@ def test_write_that_hangs_is_told_and_blocks_nothing_but_itself(
 
 
 @pytest.mark.root
-def test_start_on_a_disk_that_is_full_or_read_only(names: Names, disk: Tmpfs) -> None:
+def test_start_on_a_disk_that_is_full_or_read_only(names: Names, disk: SmallDisk) -> None:
     disk.fill()
     check_data_dir(disk.folder)
     disk.remount("ro")

@@ -139,3 +139,25 @@ def test_installed_wheel_has_every_module_and_the_manual(clone: Path, tmp_path: 
     done = call(python, "-m", "pipeline", "init", written, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert written.read_text() == (clone / "etc" / "grape-pipeline.toml").read_text()
+
+
+def test_set_up_leaves_inherited_descriptors_alone(tmp_path: Path) -> None:
+    """systemd hands over kept sockets from 3 on, also to the first start after an upgrade, which sets up anew."""
+    (tmp_path / ".venv").mkdir()
+    script = f"""
+        set -eu
+        repository={tmp_path}
+        . {REPOSITORY}/bin/setup-venv
+        is_ready() {{ return 1; }}
+        make_ready() {{ echo made; }}
+        setup_venv ""
+        cat <&9
+    """
+    kept = tmp_path / "kept"
+    kept.write_text("still here\n")
+    with kept.open() as file:
+        command = f"exec 9<&{file.fileno()}; {script}"
+        done = subprocess.run(
+            ["sh", "-c", command], capture_output=True, text=True, check=False, pass_fds=[file.fileno()]
+        )
+    assert done.stdout == "made\nstill here\n", done.stderr

@@ -156,7 +156,7 @@ def test_set_up_leaves_inherited_descriptors_alone(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     kept.write_text("still here\n")
     with kept.open() as file:
-        command = f"exec 9<&{file.fileno()}; {script}"
+        command = f"exec 9</dev/fd/{file.fileno()}; {script}"
         done = subprocess.run(
             ["sh", "-c", command], capture_output=True, text=True, check=False, pass_fds=[file.fileno()]
         )

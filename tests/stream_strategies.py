@@ -37,6 +37,8 @@ def parts(draw: st.DrawFn) -> tuple[Part, ...]:
                 mutes=draw(mutes) if len(made) == 1 else (),
                 outages=draw(outages),
                 statuses=made != ("S16BE",) or draw(st.booleans()),
+                ppm=draw(st.sampled_from([0.0, 0.0, 50.0, -50.0, 100.0])),
+                late_pairs_ms=draw(st.sampled_from([0, 0, 9, 300])),
             )
         )
     return tuple(found)

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.records import AnchorSource
 from pipeline.stream.candidates import Origin
-from pipeline.stream.timeline import SECOND
+from pipeline.stream.timeline import SECOND, HostClock
 from streams import FakeStatus, Recording, counter_iq, counter_payload
 
 RATE = 1_000
@@ -51,6 +52,8 @@ class Part:
     outages: tuple[tuple[int, int], ...] = ()
     statuses: bool = True
     rate_hz: int = RATE
+    ppm: float = 0.0
+    late_pairs_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Sent:
     prompt: bool = False
 
 
+def part_ns(part: Part, frames: int) -> int:
+    """How long a part's sample clock takes for so many frames."""
+    return frames * SECOND // part.rate_hz - round(frames * part.ppm * 1e3 / part.rate_hz)
+
+
 @dataclass
 class World:
     """All packets of all parts, and the order in which what is left of them arrives."""
@@ -87,6 +95,8 @@ class World:
     parts: tuple[Part, ...]
     faults: Faults
     start_ns: int
+    # (share of all events, what NTP says of the host's clock from then on in ms, which is wrong unless 0)
+    lies: tuple[tuple[float, int], ...] = ()
     packets: list[Sent] = field(default_factory=list)
     starts_ns: list[int] = field(default_factory=list)
     extra: list[tuple[int, Sent]] = field(default_factory=list)
@@ -146,13 +156,18 @@ class World:
             if at >= change and encoding + 1 < len(part.encodings):
                 encoding, change = encoding + 1, at + change - part.first_rtp
             size = part.sizes[count % len(part.sizes)]
-            sampled = begin + (at + size - part.first_rtp) * SECOND // part.rate_hz
+            sampled = begin + part_ns(part, at + size - part.first_rtp)
             second = (at - part.first_rtp) / part.rate_hz
             lost = count > 20 and any(begin_s <= second < begin_s + for_s for begin_s, for_s in part.outages)
             name = part.encodings[encoding]
             self.packets.append(Sent(number, sequence, at, size, frame, name, marker, sampled, lost))
             at, sequence, count, frame, marker = at + size, sequence + 1, count + 1, frame + size, False
-        return begin + (at - part.first_rtp) * SECOND // part.rate_hz, frame
+        return begin + part_ns(part, at - part.first_rtp), frame
+
+    @property
+    def worst_lie_ns(self) -> int:
+        """How far NTP leads labels without status astray at most."""
+        return max((abs(ms) for _, ms in self.lies), default=0) * 1_000_000
 
     def arrivals(self) -> list[tuple[int, Sent]]:
         """(time, packet) in order of arrival; reordering stays within a second and within a part."""
@@ -177,13 +192,16 @@ class World:
         arrivals = [*self.arrivals(), *self.extra]
         events: list[tuple[int, int, Sent | FakeStatus]] = [(t, 0, p) for t, p in arrivals]
         due = list(self.starts_ns)
+        rng = random.Random(self.faults.seed + 2)
         for packet in self.packets:
             part = self.parts[packet.part]
             if part.statuses and packet.time_ns >= due[packet.part]:
                 due[packet.part] = packet.time_ns + BLOCK_NS
                 snap = (packet.timestamp + packet.frames) & 0xFFFFFFFF
-                status = FakeStatus(packet.time_ns, snap, part.rate_hz, packet.encoding)
-                events.append((packet.time_ns, 1, status))
+                # In half of all statuses, so that there are prompt ones too.
+                late = max(0, rng.randrange(-part.late_pairs_ms, part.late_pairs_ms + 1)) * 1_000_000
+                status = FakeStatus(packet.time_ns + late, snap, part.rate_hz, packet.encoding)
+                events.append((packet.time_ns + late, 1, status))
         for time_ns, _, event in sorted(events, key=lambda e: e[:2]):
             yield time_ns, event
 
@@ -191,7 +209,11 @@ class World:
         """Everything arrives; the worker stops at the given events. Returns how many packets came."""
         pending = sorted(crashes, reverse=True)
         fed = 0
-        for n, (time_ns, event) in enumerate(self.events()):
+        events = list(self.events())
+        lies = {int(share * len(events)): ms for share, ms in self.lies}
+        for n, (time_ns, event) in enumerate(events):
+            if n in lies:
+                to.host = HostClock(lies[n] * 1_000_000, 1_000_000)
             if isinstance(event, FakeStatus):
                 to.status(event, time_ns)
             else:
@@ -219,6 +241,8 @@ def check(world: World, to: Recording, fed: int) -> None:
     truth = {part: _Truth(part, [p for p in received if p.part == part]) for part in heard}
     for minute, iq, extra in to.minutes:
         _check_minute(world, minute, iq, extra, epochs, truth)
+        _check_causes(world, minute, epochs, truth, heard)
+    moved = any(known.overlaps for known in truth.values())
     for part, known in truth.items():
         assert known.seen.all(), f"part {part}: received samples are in no file"
     intake, source = to.intake, to.intake.source
@@ -226,14 +250,16 @@ def check(world: World, to: Recording, fed: int) -> None:
     assert intake.received == len(received)
     assert fed == intake.received + intake.late + source.duplicates + source.bad + held
     minutes = [minute for minute, _, _ in to.minutes]
-    assert sum(m.packets_received for m in minutes) == intake.received
+    counted = sum(m.packets_received for m in minutes)
+    # Where a label moved to later, two files hold the same packets.
+    assert counted >= intake.received if moved else counted == intake.received
     assert sum(m.packets_duplicate for m in minutes) <= source.duplicates
     missing = sum(_missing([p for p in world.packets if p.part == part]) for part in heard)
     assert source.lost == missing
     counted = sum(m.packets_lost for m in minutes)
-    assert counted <= missing
+    assert counted <= missing or moved
     # What was lost in a minute of which nothing came is in no file.
-    if not _absent(minutes):
+    if not _absent(minutes) and not moved:
         assert counted == missing
 
 
@@ -265,10 +291,20 @@ class _Truth:
             self.iq[at], self.present[at] = counter_iq(p.number, p.frames), True
         self.seen = ~self.present
         self.end = -1
+        self.line: int | None = None
+        self.overlaps = self.moved = False
+        self.packets = sorted(packets, key=lambda p: p.timestamp)
 
-    def take(self, begin: int, count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Samples and presence of [begin, begin + count), which no file may have taken before."""
-        assert begin >= self.end, "two files hold the same samples"
+    def take(self, begin: int, count: int, line: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Samples and presence of [begin, begin + count), which no file by the same line may have taken before.
+
+        `line` is the label of timestamp 0.
+        """
+        before, self.line = self.line, line
+        self.moved |= before is not None and before != line
+        if begin < self.end:
+            assert before is not None and line > before, "two files hold the same samples"
+            self.overlaps = True
         self.end = begin + count
         iq, present = np.zeros(count, np.complex64), np.zeros(count, bool)
         a, b = max(begin, self.first), min(begin + count, self.first + len(self.iq))
@@ -290,14 +326,17 @@ def _check_minute(
         # Extended values differ from ours by whole wraps only.
         shift = (segment.timestamp - world.parts[part].first_rtp + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
         begin = world.parts[part].first_rtp + shift
-        sampled = world.starts_ns[part] + shift * SECOND // minute.rate_hz
+        line = segment.utc_ns - begin * SECOND // minute.rate_hz
+        sampled = world.starts_ns[part] + part_ns(world.parts[part], shift)
         # Without status the least delayed packet is the best evidence, and here all may be delayed.
         late_ns = 0 if world.parts[part].statuses or not world.faults.reorder else SECOND
+        if minute.anchor.source is not AnchorSource.RADIOD:
+            late_ns += world.worst_lie_ns
         assert abs(sampled - segment.utc_ns) <= minute.anchor.uncertainty_ns + late_ns
         at = slice(segment.index, segment.index + segment.samples)
-        expected[at], present[at] = truth[part].take(begin, segment.samples)
+        expected[at], present[at] = truth[part].take(begin, segment.samples, line)
         if segment is minute.segments[-1] and minute.extra_samples:
-            after, _ = truth[part].take(begin + segment.samples, minute.extra_samples)
+            after, _ = truth[part].take(begin + len(iq) - segment.index, minute.extra_samples, line)
             assert np.array_equal(after, extra)
     assert np.array_equal(expected, iq)
     listed = np.zeros(len(iq), bool)
@@ -307,6 +346,37 @@ def _check_minute(
         listed[gap.index : gap.index + gap.samples] = True
     assert np.array_equal(listed, ~present), "listed is not what is missing"
     assert minute.packets_lost == 0 or any(gap.cause == "network" for gap in minute.gaps)
+
+
+def _check_causes(
+    world: World, minute: Any, epochs: dict[int, int], truth: dict[int, _Truth], heard: list[int]
+) -> None:
+    """A gap between packets that came is `network` where sequence numbers are missing, else `mute`."""
+    for gap in minute.gaps:
+        middle = gap.index + gap.samples / 2
+        part, place = _place(world, minute, epochs, middle)
+        packets = truth[part].packets
+        before = [p for p in packets if p.timestamp + p.frames <= place]
+        after = [p for p in packets if p.timestamp > place]
+        if before and after:
+            lost = after[0].sequence - before[-1].sequence > 1
+            allowed = {"network"} if lost else {"mute"}
+            # What lies there is in the file before, by an earlier label.
+            allowed |= {"unknown"} if gap.index == 0 and truth[part].moved else set()
+        elif before:
+            allowed = {"stop", "unknown"} if part == heard[-1] else {"epoch", "restart", "stop"}
+        else:
+            allowed = {"start"} if part == heard[0] else {"restart", "epoch"}
+        assert gap.cause in allowed, f"{gap} is not {allowed}"
+
+
+def _place(world: World, minute: Any, epochs: dict[int, int], index: float) -> tuple[int, float]:
+    """The part that an index of a file is nearest to, and its place on the part's own timeline."""
+    segment = min(minute.segments, key=lambda s: max(s.index - index, index - s.index - s.samples))
+    part = epochs[segment.epoch_id]
+    first = world.parts[part].first_rtp
+    shift = (segment.timestamp - first + (1 << 31) & 0xFFFFFFFF) - (1 << 31)
+    return part, first + shift + index - segment.index
 
 
 def summary(to: Recording) -> list[Any]:

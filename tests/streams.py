@@ -52,7 +52,7 @@ class Recording:
     saved: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.shape = self.shape or geometry(self.rate_hz, 4)
+        self.shape = self.shape or geometry(self.rate_hz, 10)
         self.buffer = bytearray(self.shape.size)
         self.journal = Journal.format(memoryview(self.buffer), self.shape, self.ssrc)
         self._statuses: dict[bytes, FakeStatus] = {}

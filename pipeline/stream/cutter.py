@@ -18,7 +18,7 @@ from pipeline.stream.encodings import Uncut, uncut
 from pipeline.stream.evidence import HostClock, Proposal, next_anchor, renewed
 from pipeline.stream.intake import HELD_SHARE, Intake, Rejected
 from pipeline.stream.journal import Kind
-from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs
+from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs, lost_in
 from pipeline.stream.timeline import STATUS_REACH_S, Epoch
 from pipeline.stream.toneanchor import ToneWatch
 
@@ -235,6 +235,7 @@ class Cutter:
             if stop > samples and minute.segments[-1].epoch_id == epoch.id:
                 minute.extra = extra_runs(piece, stop, samples, journal.payload, journal.shape.heap)
                 minute.extra_samples = stop - samples
+                minute.extra_lost = lost_in(piece, samples, stop)
                 count(minute, piece, samples, stop)
         if epoch is self._intake.epoch:
             self._intake.source.sealed = end.cut

@@ -76,6 +76,7 @@ class Minute:
     runs: list[Run] = field(default_factory=list)
     extra: list[Run] = field(default_factory=list)
     extra_samples: int = 0
+    extra_lost: int = 0
     packets_received: int = 0
     packets_reordered: int = 0
     packets_late: int = 0
@@ -87,8 +88,8 @@ class Minute:
 
     @property
     def packets_lost(self) -> int:
-        """Sequence numbers that never came, of packets that would begin in this minute."""
-        return sum(gap.packets_lost for gap in self.gaps)
+        """Sequence numbers that never came, of packets that would begin in this minute or its extra samples."""
+        return sum(gap.packets_lost for gap in self.gaps) + self.extra_lost
 
     @property
     def gap_samples(self) -> int:
@@ -122,8 +123,13 @@ class Piece:
         self.sequences = self.records["sequence"]
 
     def inside(self, samples: int) -> npt.NDArray[np.intp]:
-        """Rows that reach into [0, samples)."""
-        return np.flatnonzero((self.stops > 0) & (self.starts < samples))
+        """Rows that reach into [0, samples) with something that is in no file yet."""
+        return np.flatnonzero((self.stops > self.sealed) & (self.starts < samples))
+
+    @property
+    def sealed(self) -> int:
+        """The index before which all samples are in an earlier file; after a re-anchoring that may be in this one."""
+        return max(0, self.epoch.cut - self.origin)
 
     def broken(self, begin: int, end: int | None = None) -> bool:
         """True when the samples [begin, end) are missing because the program was not running."""
@@ -163,7 +169,7 @@ def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap
         at = before.end if before else 0
         if not len(rows) or piece.stops[rows].max() <= at:
             continue
-        piece.begin = max(at, int(piece.starts[rows[0]]))
+        piece.begin = max(at, piece.sealed, int(piece.starts[rows[0]]))
         piece.end = min(samples, int(piece.stops[rows].max()))
         if before:
             cause = "restart" if before.broken(at) else _cause_before(piece.epoch)
@@ -175,7 +181,7 @@ def cut(utc_ns: int, rate_hz: int, pieces: list[Piece], payload: PayloadAt, heap
         minute.segments.append(
             Segment(piece.epoch.id, piece.begin, piece.end - piece.begin, begin, piece.anchor.utc_at(begin))
         )
-        count(minute, piece, 0, samples)
+        count(minute, piece, piece.sealed, samples)
         _silent_gaps(minute, piece, _add_runs(minute, piece, rows, payload, heap))
         before = piece
     if before:
@@ -224,7 +230,7 @@ def _head_gap(minute: Minute, piece: Piece, row: int) -> None:
         return
     lost = max(0, int(piece.sequences[row]) - sequence - 1)
     # After a re-anchoring what lies here may be in the file before, by the other label.
-    seam = min(max(end, 0), begin)
+    seam = min(max(end, piece.sealed), begin)
     _add_gap(minute, 0, seam, piece.origin, 0, "unknown")
     cause = _cause(piece, lost, end, begin)
     _add_gap(minute, seam, begin, piece.origin, lost_between(lost, end, begin, seam, begin), cause)
@@ -265,6 +271,18 @@ def count(minute: Minute, piece: Piece, first: int, stop: int) -> None:
         newest = begun[np.argmax(piece.records["arrival_ns"][begun])]
         minute.last_arrival_ns = int(piece.records["arrival_ns"][newest])
         minute.last_timestamp = int(piece.stops[newest]) + piece.origin
+
+
+def lost_in(piece: Piece, first: int, stop: int) -> int:
+    """How many packets of which nothing came would begin in [first, stop) of the piece's line."""
+    reached = np.maximum.accumulate(piece.stops)
+    total = 0
+    for i in np.flatnonzero(piece.starts[1:] > reached[:-1]):
+        end, start = int(reached[i]), int(piece.starts[i + 1])
+        lost = max(0, int(piece.sequences[i + 1] - piece.sequences[i]) - 1)
+        if end < stop and start > first:
+            total += lost_between(lost, end, start, first, stop)
+    return total
 
 
 def _runs(

@@ -14,15 +14,21 @@ from streams import T0, Recording
 LONG = os.environ.get("GRAPE_LONG") == "1"
 EXAMPLES = 5_000 if LONG else 40
 
+lies = st.lists(st.tuples(st.floats(0.1, 0.9), st.sampled_from([-900, -300, -60, 60, 300, 900])), max_size=2).map(tuple)
 crashes = st.lists(st.tuples(st.integers(0, 1_500), st.sampled_from(CRASHES)), max_size=4)
 
 
 @settings(max_examples=EXAMPLES)
-@given(parts(), faults, st.integers(0, 60_000), crashes)
+@given(parts(), faults, st.integers(0, 60_000), lies, crashes)
 def test_received_samples_are_in_the_files_exactly_once(
-    timelines: tuple[Part, ...], network: Faults, start_ms: int, deaths: list[tuple[int, str]]
+    timelines: tuple[Part, ...],
+    network: Faults,
+    start_ms: int,
+    wrong: tuple[tuple[float, int], ...],
+    deaths: list[tuple[int, str]],
 ) -> None:
-    world = World(timelines, network, T0 + start_ms * 1_000_000)
+    """Loss, reordering within the grace, copies, restarts, mutes, sample clocks that err, labels that move, deaths."""
+    world = World(timelines, network, T0 + start_ms * 1_000_000, wrong)
     if all(p.lost for p in world.packets):
         return
     quiet = Recording(RATE)

@@ -242,7 +242,7 @@ def check(world: World, to: Recording, fed: int) -> None:
     for minute, iq, extra in to.minutes:
         _check_minute(world, minute, iq, extra, epochs, truth)
         _check_causes(world, minute, epochs, truth, heard)
-    moved = any(known.overlaps for known in truth.values())
+    moved = any(known.moved for known in truth.values())
     for part, known in truth.items():
         assert known.seen.all(), f"part {part}: received samples are in no file"
     intake, source = to.intake, to.intake.source
@@ -292,7 +292,7 @@ class _Truth:
         self.seen = ~self.present
         self.end = -1
         self.line: int | None = None
-        self.overlaps = self.moved = False
+        self.moved = False
         self.packets = sorted(packets, key=lambda p: p.timestamp)
 
     def take(self, begin: int, count: int, line: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -304,7 +304,6 @@ class _Truth:
         self.moved |= before is not None and before != line
         if begin < self.end:
             assert before is not None and line > before, "two files hold the same samples"
-            self.overlaps = True
         self.end = begin + count
         iq, present = np.zeros(count, np.complex64), np.zeros(count, bool)
         a, b = max(begin, self.first), min(begin + count, self.first + len(self.iq))

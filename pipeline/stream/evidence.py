@@ -25,7 +25,7 @@ from pipeline.stream.envelope import UNKNOWN_SLOPE, Fit, Least, fit
 # The kernel's own bound for a clock that nobody disciplines (Linux NTP_PHASE_LIMIT, 16 s).
 UNDISCIPLINED_NS = 16 * SECOND
 # What a pair cannot show: half a filter block and the clock reading itself.
-PAIR_FLOOR_NS = 2_000_000
+PAIR_FLOOR_NS = 3_000_000
 # A packet leaves radiod one 20 ms block and its processing after its first sample; without
 # status nothing says how much later than that it came.
 ARRIVAL_FLOOR_NS = 50_000_000

@@ -18,6 +18,8 @@ from pipeline.stream.journal import FLAG_LATE, FLAG_UNTIMED, REASONS, Kind
 from pipeline.stream.source import Admission
 from pipeline.stream.timeline import Anchor, Epoch
 
+# Of a checkpoint that says something else no use is made; the records then tell what they can.
+VERSION = 2
 # An ended timeline's evidence counts for its last minute only; the checkpoint's size is limited.
 ENDED_PAIRS = 40
 
@@ -31,6 +33,7 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
             del observations[1][:-ENDED_PAIRS]
     cut = cutter.outstanding or cutter.again
     return {
+        "version": VERSION,
         "count": intake.journal.count,
         "scanned": intake.scanned,
         "break_ns": intake.break_ns,
@@ -75,7 +78,7 @@ def restore(intake: Intake, cutter: Cutter, state: dict[str, Any] | None) -> Non
     journal = intake.journal
     counted = journal.first
     intake.scanned = journal.first
-    if state:
+    if state and state.get("version") == VERSION:
         intake.source.load_json(state["source"])
         intake.epochs = [Epoch.from_json(epoch) for epoch in state["epochs"]]
         intake.next_epoch = state["next_epoch"]

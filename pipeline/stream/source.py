@@ -44,6 +44,8 @@ REPEAT_WINDOW = 64
 # So many may be missing whatever their size; more must be worth the samples that are missing.
 ANY_SIZE = 64
 NOTHING_SEALED = -(1 << 62)
+# Earlier timelines whose copies are known as such: more than may begin while a network keeps a packet.
+KEPT_PAST = 4
 # Packets may have waited somewhere for so long before those that follow them.
 EARLY_S = 10
 # All encodings have two or four bytes per number.
@@ -100,7 +102,7 @@ class Source:
     held_number: int = 0
     holes: Holes = field(default_factory=Holes)
     candidates: Candidates = field(default_factory=Candidates)
-    past: Past | None = None
+    past: list[Past] = field(default_factory=list)
     _next_sequence: int = 0
     _next_timestamp: int = 0
 
@@ -251,8 +253,7 @@ class Source:
             return Admission.DUPLICATE
         run = self.candidates.find(packet, self.rate_hz)
         if run is None:
-            known = [Past(self.origin, self.first, self.timestamp)] if self.origin else []
-            known += [self.past] if self.past else []
+            known = [Past(self.origin, self.first, self.timestamp), *self.past] if self.origin else self.past
             run, dropped = self.candidates.start(packet, any(past.covers(packet) for past in known))
             self._count_dropped(dropped)
         else:
@@ -289,7 +290,7 @@ class Source:
     def begin(self, epoch: int, first: Arrival) -> None:
         """Start `epoch`, an RTP timeline whose first packet is `first`; admit it next."""
         if self.origin is not None:
-            self.past = Past(self.origin, self.first, self.timestamp)
+            self.past = [Past(self.origin, self.first, self.timestamp), *self.past[: KEPT_PAST - 1]]
         self.epoch = epoch
         self.origin = first.origin
         self.first = first.timestamp
@@ -306,7 +307,7 @@ class Source:
     def to_json(self) -> dict[str, Any]:
         """Everything a successor needs, as plain values."""
         state = {name: getattr(self, name) for name in _PLAIN}
-        past = self.past and [self.past.origin, self.past.first, self.past.last]
+        past = [[past.origin, past.first, past.last] for past in self.past]
         return {**state, "holes": self.holes.to_json(), "candidates": self.candidates.to_json(), "past": past}
 
     def load_json(self, state: dict[str, Any]) -> None:
@@ -316,9 +317,7 @@ class Source:
         self.origin = (state["origin"][0], state["origin"][1]) if state["origin"] else None
         self.holes = Holes.from_json(state["holes"])
         self.candidates = Candidates.from_json(state["candidates"])
-        if state["past"]:
-            origin, first, last = state["past"]
-            self.past = Past((origin[0], origin[1]), first, last)
+        self.past = [Past((origin[0], origin[1]), first, last) for origin, first, last in state["past"]]
 
 
 _PLAIN = (

@@ -85,11 +85,27 @@ class Recording:
         self.journal.heap[at : at + len(payload)] = payload
         self.intake.packet(Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, len(payload), origin, arrival_ns))
 
-    def packet_of(self, sequence: int, timestamp: int, length: int, arrival_ns: int, port: int) -> None:
+    def packet_of(
+        self, sequence: int, timestamp: int, length: int, arrival_ns: int, port: int, marker: bool = False
+    ) -> None:
         """One RTP packet arrives, its payload whatever lies in the heap."""
+        self.journal.room()
         self.intake.packet(
-            Arrival(False, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, length, (ORIGIN[0], port), arrival_ns)
+            Arrival(marker, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, length, (ORIGIN[0], port), arrival_ns)
         )
+
+    def cut_labels(self, flush: bool = False, silent_ns: int = 0) -> list[Minute]:
+        """Cut every minute that is over, or all with `flush`, without looking at its samples."""
+        self.intake.scan()
+        found: list[Minute] = []
+        while (due := self.cutter.due(silent_ns, self.host, flush=flush)) is not None:
+            cut = self.cutter.cut(due, self.host, "stop" if flush else "unknown")
+            found += cut.minutes
+            self.cutter.done(cut)
+            self.cutter.release()
+        if self.cutter.crowded():
+            self.cutter.release()
+        return found
 
     def said(self, status: FakeStatus, arrival_ns: int, shift_ns: int) -> None:
         """What a status says, without the datagram."""

@@ -224,7 +224,6 @@ class _Play:
                 if epoch.sends[n]:
                     self._packet(timeline, epoch, n)
             at = int(epoch.ends[-1])
-        self.to.intake.scan()
         self._cut(int(self.epochs[-1].sent[-1]) + SECOND, flush=True)
 
     def _packet(self, timeline: Timeline, epoch: _Epoch, n: int) -> None:
@@ -234,12 +233,10 @@ class _Play:
         self._shift = shift
         delay = int(timeline.network.draw(self.rng, 1)[0])
         if self.rng.random() >= self.scenario.loss:
-            to.journal.room()
             to.packet_of(n, int(epoch.timestamps[n]), 4 * epoch.frames, self.host.unset(sent + delay), timeline.port)
         if epoch.tells[n]:
             self._status(timeline, epoch, n, sent, delay)
         if n % (5 * PACKETS_PER_S) == 0:
-            to.intake.scan()
             self._cut(sent + delay)
 
     def _status(self, timeline: Timeline, epoch: _Epoch, n: int, sent: int, delay: int) -> None:
@@ -257,15 +254,8 @@ class _Play:
         self.to.said(status, self.host.unset(sent + delay + 50_000), said)
 
     def _cut(self, now: int, flush: bool = False) -> None:
-        to, host = self.to, self.known(now)
-        to.host = host
-        while (due := to.cutter.due(0, host, flush=flush)) is not None:
-            cut = to.cutter.cut(due, host, "stop" if flush else "unknown")
-            self.minutes += cut.minutes
-            to.cutter.done(cut)
-            to.cutter.release()
-        if to.cutter.crowded():
-            to.cutter.release()
+        self.to.host = self.known(now)
+        self.minutes += self.to.cut_labels(flush)
 
 
 def _labels(play: _Play) -> Iterator[Label]:

@@ -7,25 +7,22 @@ the rules beside them, so a new key is a new field here and a sentence in the ma
 from __future__ import annotations
 
 import math
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pipeline import EXIT_CONFIG, PipelineError
 from pipeline.addresses import (
     NTP_PORT,
-    RTP_PORT,
     STATUS_PORT,
     ipv4_address,
     join_endpoint,
-    multicast_endpoint,
     split_endpoint,
 )
+from pipeline.configrules import channel_name, daemon_endpoint, data_endpoint, status_endpoint, web_address
 from pipeline.schema import NOT_A_KEY, Fault, above, at_least, between, matching, one_of, read
 
 DEFAULT_SERVERS = (
@@ -45,39 +42,7 @@ ENCODINGS = (*INT16_ENCODINGS, "F32LE", "F32BE", "F16LE", "F16BE")
 NTP_SOURCES = ("chronyd", "ntpd", "servers", "chronyc", "ntpq")
 ALERT_KINDS = ("silent", "not_recording", "clock", "disk")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# Names of the supervisor's other children; a channel of that name could not be told apart.
-RESERVED_IDS = ("supervisor", "ntp")
-_NAME = re.compile(r"(?![. ])[A-Za-z0-9 ._+-]{1,48}(?<! )")
 INSTANCE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
-
-
-def data_endpoint(text: str) -> str:
-    """Rule: a group that carries RTP."""
-    return multicast_endpoint(text, RTP_PORT)
-
-
-def status_endpoint(text: str) -> str:
-    """Rule: a group that carries radiod's status."""
-    return multicast_endpoint(text, STATUS_PORT)
-
-
-def daemon_endpoint(text: str) -> str:
-    """Rule: where a daemon on this host is asked; the port must be stated."""
-    host, port = split_endpoint(text, 0)
-    if not port:
-        raise ValueError("must be host:port")
-    return join_endpoint(host, port)
-
-
-def channel_name(text: str) -> str:
-    """Rule: a name that is a folder, a segment and a process title without any quoting."""
-    if "/" in text or "\\" in text or ".." in text:
-        raise ValueError("path outside data_dir: a name must not contain / \\ or ..")
-    if text.replace(" ", "_") in RESERVED_IDS:
-        raise ValueError(f"must not be one of {', '.join(RESERVED_IDS)}")
-    if not _NAME.fullmatch(text):
-        raise ValueError("must be 1 to 48 letters, digits, blanks and . _ - +, no dot or blank first, no blank last")
-    return text
 
 
 class ConfigError(PipelineError):
@@ -240,14 +205,6 @@ class Supervision:
     monitor_heartbeat_timeout_s: Positive = 30.0
     abort_grace_s: NotNegative = 2.0
     stop_grace_s: NotNegative = 20.0
-
-
-def web_address(text: str) -> str:
-    """Rule: a URL that can be posted to, or nothing."""
-    parts = urlsplit(text)
-    if text and (parts.scheme not in ("http", "https") or not parts.hostname or " " in text or not text.isascii()):
-        raise ValueError("must begin with http:// or https:// and name a host")
-    return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ PURE = (
     "audit", "audit.*",
     "supervision.restarts",
     "supervision.report", "supervision.report_json", "supervision.changes",
-    "alerts.conditions", "alerts.incidents", "alerts.message", "capacity", "configedit",
+    "alerts.conditions", "alerts.incidents", "alerts.message", "capacity", "configedit", "configrules",
     "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
     "ntp.verdict", "ntp.words", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec",
     "simulator.signal", "simulator.faults",

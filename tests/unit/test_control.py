@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import json
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -81,12 +83,18 @@ def test_reply_has_its_length() -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ControlServer]:
+def sigio() -> Iterator[None]:
+    """Readiness is told by SIGIO, which would end a process that does not wait for it."""
     before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.fixture
+def server(tmp_path: Path, sigio: None) -> Iterator[ControlServer]:
     made = ControlServer(tmp_path / "s")
     yield made
     made.close()
-    signal.signal(signal.SIGIO, before)
 
 
 def echo(method: str, path: str, body: dict[str, Any]) -> Reply:
@@ -150,3 +158,34 @@ def test_fault_in_the_handler_is_the_clients_500_and_no_more(
 def test_nobody_at_the_socket_is_told_as_such(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="does the instance run"):
         ask(tmp_path / "none", "GET", "/healthz")
+
+
+def ask_as(server: ControlServer, uid: int, data: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What a user of this id is answered; nothing when the connection is closed at once."""
+    monkeypatch.setattr("pipeline.supervision.control.peer_uid", lambda _: uid)
+    with connect(server) as sock:
+        sock.sendall(data)
+        server.serve(0, echo)
+        try:
+            return sock.recv(1000)
+        except ConnectionResetError:  # closed with our request unread
+            return b""
+
+
+def test_others_are_not_answered(server: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.path.stat().st_mode & 0o777 == 0o600
+    assert ask_as(server, 54_321, request(first="GET /status HTTP/1.1"), monkeypatch) == b""
+    assert ask_as(server, 0, request(), monkeypatch).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.usefixtures("sigio")
+def test_sigmond_s_group_may_look_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grp.getgrnam", lambda name: grp.struct_group((name, "x", os.getegid(), [])))
+    made = ControlServer(tmp_path / "shared.sock")
+    try:
+        assert made.path.stat().st_mode & 0o777 == 0o660
+        assert ask_as(made, 54_321, request(first="GET /status HTTP/1.1"), monkeypatch).startswith(b"HTTP/1.1 200")
+        assert ask_as(made, 54_321, request(first="POST /stop HTTP/1.1"), monkeypatch).startswith(b"HTTP/1.1 403")
+        assert ask_as(made, 0, request(first="POST /stop HTTP/1.1"), monkeypatch).startswith(b"HTTP/1.1 200")
+    finally:
+        made.close()

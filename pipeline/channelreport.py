@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.briefstatus import BriefStatus
 from pipeline.config import Channel
 from pipeline.minutefile import stamp
-from pipeline.radiod import ChannelStatus
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelState
 from pipeline.stream.cutter import Cutter
 from pipeline.stream.intake import Intake
@@ -115,7 +115,7 @@ def describe(
         backlog=_backlog(cutter, now_utc),
         state=state,
         anchor_source=anchor.source if anchor else AnchorSource.NONE,
-        owned=int(isinstance(intake.last_status, ChannelStatus) and intake.last_status.is_ours),
+        owned=int(isinstance(intake.last_status, BriefStatus) and intake.last_status.is_ours),
         encoding=ENCODING_NUMBERS.get(_encoding(intake, channel.encoding), 0),
         name=channel.name,
         reason=reason,

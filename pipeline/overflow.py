@@ -16,18 +16,22 @@ SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 # What the kernel may charge for one more datagram (jumbo frames and drivers' buffers).
 DATAGRAM = 16384
-# A worker looks twice a second; a buffer lasts longer than that.
+# A worker looks once a second; a buffer lasts longer than that.
 AWAY_NS = 1_500_000_000
 
 
-def brimful(sock: socket.socket) -> bool:
-    """True when another datagram might not have found room on the socket's queue."""
+def queued(sock: socket.socket) -> tuple[int, int] | None:
+    """Bytes that the socket's queue takes of the kernel's memory, and how many it may; None before Linux 4.12."""
     try:
         info = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
-    except (OSError, struct.error):  # a kernel before 4.12
-        return False
-    allocated, limit = info[0], info[1]
-    return bool(allocated + DATAGRAM > limit)
+    except (OSError, struct.error):
+        return None
+    return int(info[0]), int(info[1])
+
+
+def brimful(queue: tuple[int, int] | None) -> bool:
+    """True when another datagram might not have found room on a socket's queue."""
+    return queue is not None and queue[0] + DATAGRAM > queue[1]
 
 
 class Overflow:
@@ -38,10 +42,10 @@ class Overflow:
         self._lost_before: int | None = None
         self._drained = False
 
-    def before(self, sock: socket.socket, lost: int, now_ns: int) -> None:
+    def before(self, queue: tuple[int, int] | None, lost: int, now_ns: int) -> None:
         """Call before the socket is drained; `lost` counts the stream's missing sequence numbers."""
         away, self._looked_ns = now_ns - self._looked_ns, now_ns
-        if self._lost_before is None and away > AWAY_NS and brimful(sock):
+        if self._lost_before is None and away > AWAY_NS and brimful(queue):
             self._lost_before, self._drained = lost, False
 
     def after(self, empty: bool, lost: int) -> int:

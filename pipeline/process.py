@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
+import socket
 from types import FrameType
 
 import setproctitle
@@ -62,8 +64,13 @@ class Lifeline:
         """True when it is time to flush and leave."""
         return self._stop or self.orphaned()
 
-    def wait(self, timeout_s: float) -> None:
-        """Sleep up to `timeout_s`; a signal or `wake` ends it early."""
-        ready, _, _ = select.select([self.wake_fd], [], [], max(0.0, timeout_s))
-        if ready:
-            os.read(self.wake_fd, 512)
+    def wait(self, timeout_s: float, incoming: socket.socket | None = None) -> None:
+        """Sleep up to `timeout_s`; a signal, `wake` or a datagram on `incoming` ends it early."""
+        poll = select.poll()
+        poll.register(self.wake_fd, select.POLLIN)
+        if incoming is not None:
+            poll.register(incoming, select.POLLIN)
+        # Rounded up, lest what is due in half a millisecond be waited for by turning in circles.
+        for fd, _ in poll.poll(math.ceil(max(0.0, timeout_s) * 1e3)):
+            if fd == self.wake_fd:
+                os.read(self.wake_fd, 512)

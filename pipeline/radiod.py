@@ -110,13 +110,12 @@ def decode_status(datagram: bytes) -> ChannelStatus | None:
     ssrc = _within(raw.output_ssrc, 0, 0xFFFFFFFF)
     if ssrc is None:
         return None
-    gps = None if raw.gps_time is None else gps_to_utc_ns(raw.gps_time)
     return ChannelStatus(
         ssrc=ssrc,
-        gps_time_utc_ns=_within(gps, _YEAR_2000_NS, _YEAR_2100_NS),
+        gps_time_utc_ns=believed_utc_ns(raw.gps_time),
         # Zero is a field without a value (radiod's first status after a start): 0, and not absent.
         rtp_timesnap=_within(raw.rtp_timesnap, 0, 0xFFFFFFFF),
-        sample_rate_hz=_within(raw.output_samprate, 1, _MAX_RATE_HZ),
+        sample_rate_hz=believed_rate(raw.output_samprate),
         encoding=None if raw.output_encoding is None else raw.encoding_name,
         encoding_number=raw.output_encoding,
         output_channels=_within(raw.output_channels, 1, 255),
@@ -129,6 +128,16 @@ def decode_status(datagram: bytes) -> ChannelStatus | None:
         detail=_detail(raw),
         data_address=_endpoint(raw.output_data_dest_socket),
     )
+
+
+def believed_utc_ns(gps_ns: int | None) -> int | None:
+    """UNIX UTC ns of a GPS_TIME; None outside 2000 to 2100."""
+    return _within(None if gps_ns is None else gps_to_utc_ns(gps_ns), _YEAR_2000_NS, _YEAR_2100_NS)
+
+
+def believed_rate(rate_hz: int | None) -> int | None:
+    """A sample rate that there can be."""
+    return _within(rate_hz, 1, _MAX_RATE_HZ)
 
 
 def _within(value: int | None, low: int, high: int) -> int | None:

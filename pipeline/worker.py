@@ -1,6 +1,6 @@
 """One channel's process: receive, cut, write, say how it goes.
 
-The loop wakes a few times a second, takes what waits on the sockets, and sleeps again;
+The loop wakes about once a second, takes what waits on the sockets, and sleeps again;
 radiod's packets queue in the kernel meanwhile. Everything that must outlive this process
 is in the channel's segment and on the sockets, both of which the supervisor keeps.
 """
@@ -10,19 +10,21 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import socket
 import time
 from dataclasses import dataclass
 
-from pipeline import radiod
+from pipeline.briefstatus import BriefStatus, brief_status
 from pipeline.channelreport import Progress, describe
 from pipeline.config import Channel, Config
 from pipeline.hostclock import RecorderClock
 from pipeline.logs import fields
 from pipeline.minutefile import Context, HostEvidence, stamp
-from pipeline.overflow import Overflow
+from pipeline.overflow import Overflow, queued
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
 from pipeline.records import NtpRecord
+from pipeline.rhythm import Rhythm
 from pipeline.segments import give_back, read_checkpoint, write_checkpoint
 from pipeline.shm import Board, Segment
 from pipeline.sockets import ChannelSockets
@@ -38,8 +40,6 @@ log = logging.getLogger(__name__)
 
 EXIT_LEFT_IN_MEMORY = 75  # sysexits.h EX_TEMPFAIL: not everything is on disk, the next start goes on
 
-# Each wake-up finds cold caches, so packets are taken in lots; the kernel keeps them meanwhile.
-TICK_S = 0.5
 # Writes of different channels start this far apart at most; the order is fixed by the channel's index.
 STAGGER_S = 5.0
 GOLDEN = 0.6180339887498949
@@ -73,7 +73,7 @@ def run(context: WorkerContext) -> int:
     worker = Worker(context, lifeline)
     while not lifeline.stopping() and not worker.exhausted:
         worker.tick()
-        lifeline.wait(worker.pause_s())
+        lifeline.wait(worker.pause_s(), worker.awaited)
     return worker.leave()
 
 
@@ -97,7 +97,7 @@ class Worker:
             + round(context.index * GOLDEN % 1.0 * STAGGER_S * SECOND),
             config.radiod.chain_delay_ns,
         )
-        self._intake = Intake(journal, settings, radiod.decode_status)
+        self._intake = Intake(journal, settings, brief_status)
         self._cutter = Cutter(self._intake)
         restore(self._intake, self._cutter, read_checkpoint(context.journal))
         self._clock = RecorderClock(journal, channel.name)
@@ -111,7 +111,7 @@ class Worker:
         self._early: Cut | None = None
         before = context.board.channels[context.index].read()
         self._progress = Progress.after(before, time.monotonic_ns())
-        self._overflow = Overflow()
+        self._overflow, self._rhythm = Overflow(), Rhythm()
         self._statuses = 0
         self._snapshots: dict[int, tuple[NtpRecord, int]] = {}
         self._minute_seen = 0
@@ -119,7 +119,7 @@ class Worker:
         self._retry_ns = 0
         # True when only a new process can help.
         self.exhausted = False
-        self._backlogged = False
+        self._backlogged, self._awaiting = False, True
         self._show()
 
     # -- one turn --
@@ -129,6 +129,8 @@ class Worker:
         now = time.monotonic_ns()
         taken = self._take()
         self._backlogged = taken >= BATCH
+        # What the journal has no room for stays on the queue.
+        self._awaiting = not taken and not self._receiver.full
         if taken:
             self._progress.last_packet_ns = now
         if self._receiver.statuses != self._statuses:
@@ -146,7 +148,9 @@ class Worker:
         self._receiver.shift_ns = self._clock.shift_ns
         self._intake.untimed = 0 if self._clock.settled else FLAG_UNTIMED
         source = self._intake.source
-        self._overflow.before(self._context.sockets.data, source.lost, time.monotonic_ns())
+        now, waiting = time.monotonic_ns(), queued(self._context.sockets.data)
+        self._rhythm.look(waiting, now)
+        self._overflow.before(waiting, source.lost, now)
         taken = self._receiver.drain()
         self._receiver.drain_status()
         if self._context.sockets.foreign is not None:
@@ -163,7 +167,12 @@ class Worker:
 
     def pause_s(self) -> float:
         """How long to sleep: not at all while datagrams are left on the queue."""
-        return 0.0 if self._backlogged else TICK_S
+        return 0.0 if self._backlogged else self._rhythm.pause_s
+
+    @property
+    def awaited(self) -> socket.socket | None:
+        """The data socket when its next datagram is to end the sleep: the first one after none came."""
+        return self._context.sockets.data if self._awaiting else None
 
     def host_clock(self, now_ns: int) -> HostClock:
         """What the NTP record says of the recorder's clock now."""
@@ -224,7 +233,7 @@ class Worker:
             ntp,
             ntp.at(at, context.config.ntp.stale_after_s),
             host,
-            status.detail if isinstance(status, radiod.ChannelStatus) else {},
+            status.detail() if isinstance(status, BriefStatus) else {},
             context.config.recorder.storage,
             time.time(),
             context.config.radiod.chain_delay_ns,

@@ -1,0 +1,307 @@
+"""What a channel-minute costs from the socket to the file, live, beside what libraries take for its file alone.
+
+    python -m tests.bench.bench_channel [--minutes N] [--channels N] [--encoding S16BE] [--rate HZ]
+
+Nine channels by default, since processes that share a core find each other's caches. CPU time is the kernel's
+account of whole processes (CLOCK_PROCESS_CPUTIME_ID, nanoseconds, threads that ended included; what
+/proc/PID/stat says is sampled by the tick and misleads). The peers' figures are CPU times, too: medians of
+repeats that take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import numpy as np  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
+from bench.timed_program import TURN  # noqa: E402
+from e2e.live import environment_of, spec, write_config  # noqa: E402
+from helpers import REPOSITORY, Names, new_names, wait_for  # noqa: E402
+from pipeline import npz  # noqa: E402
+from pipeline.shm import Board, SharedMemoryError  # noqa: E402
+from pipeline.simulator.spec import WWV_CHU, ChannelSpec  # noqa: E402
+from pipeline.simulator.station import Ready, running_simulator  # noqa: E402
+
+REPEATS = 5
+KILLS = 10
+RATE = 16_000
+# A worker that has written two minutes has all that it will ever have.
+SETTLED_MINUTES = 1
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process with all its threads, also those that have ended (Linux posix-timers.h, CPUCLOCK_SCHED)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def private_mb(pid: int) -> float:
+    """Memory that would be free without the process (USS): nobody else has mapped these pages."""
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_")) / 1e3
+
+
+def pids(board: Board) -> dict[int, int]:
+    """Channel's index to its worker's pid."""
+    return {n: child.pid for n, cell in enumerate(board.children[2:]) if (child := cell.read()).pid}
+
+
+@dataclass
+class Instance:
+    """The running program and what it shows."""
+
+    board: Board
+    child: subprocess.Popen[bytes]
+    began: float
+
+
+@contextlib.contextmanager
+def running(config: Path, folder: Path, names: Names) -> Iterator[Instance]:
+    """The program with timed workers; ended with SIGTERM."""
+    command = [
+        sys.executable,
+        str(REPOSITORY / "tests/bench/timed_program.py"),
+        str(folder),
+        "start",
+        "-c",
+        str(config),
+    ]
+    with (folder / "log").open("wb") as log:
+        began = time.monotonic()
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=environment_of(folder))
+        try:
+            yield Instance(wait_for(lambda: board_of(names), 30, "the start"), child, began)
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(60)
+
+
+def board_of(names: Names) -> Board | None:
+    """The instance's board when it is there."""
+    with contextlib.suppress(SharedMemoryError, OSError):
+        return Board.open(names.instance)
+    return None
+
+
+def placed(board: Board, channel: int) -> int:
+    """Packets of a channel that have their place, as far as it says."""
+    return int(board.channels[channel].read().packets_received)
+
+
+def start_s(instance: Instance, channels: int) -> float:
+    """From the command to the first packet of the last channel."""
+    wait_for(lambda: all(placed(instance.board, n) for n in range(channels)), 30, "packets on every channel")
+    return time.monotonic() - instance.began
+
+
+def restart_s(board: Board, channel: int) -> float:
+    """From a worker's SIGKILL to the next packet placed."""
+    pid, known = pids(board)[channel], placed(board, channel)
+    begin = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+
+    def again() -> bool:
+        record = board.channels[channel].read()
+        return record.pid != pid and record.packets_received > known
+
+    while not again():
+        time.sleep(0.002)
+        assert time.monotonic() - begin < 30, "the worker does not come back"
+    return time.monotonic() - begin
+
+
+@dataclass
+class Costs:
+    """CPU s a channel-minute of what was seen in a window, and the rest of what the window showed."""
+
+    whole: float
+    parts: dict[str, float]
+    memory_mb: list[float]
+    write_s: list[float]
+    age_s: float
+    writing_age_s: float
+    fill: float
+    supervisor: float
+    simulator: float
+    wakeups: float
+
+
+def window(instance: Instance, station: Ready, minutes: int, channels: int) -> tuple[float, float, Costs]:
+    """Watch whole minutes; the parts come when the workers have stopped."""
+    who = pids(instance.board)
+    supervisor = instance.child.pid
+    clocks = [*who.values(), supervisor, station.pid]
+    before, begin = {pid: cpu_s(pid) for pid in clocks}, time.monotonic()
+    memory: dict[int, float] = dict.fromkeys(who.values(), 0.0)
+    while time.monotonic() < begin + 60 * minutes:
+        time.sleep(2.0)
+        memory = {pid: max(most, private_mb(pid)) for pid, most in memory.items()}
+    end = time.monotonic()
+    per = channels * (end - begin) / 60
+    used = {pid: cpu_s(pid) - before[pid] for pid in clocks}
+    whole = sum(used[pid] for pid in who.values()) / per
+    return begin, end, Costs(
+        whole, {}, sorted(memory.values()), [], 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
+    )  # fmt: skip
+
+
+def with_parts(costs: Costs, folder: Path, begin: float, end: float) -> Costs:
+    """What the workers noted in the window."""
+    notes: list[dict[str, Any]] = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    turns = np.array([t for note in notes for t in note["turns"] if begin <= t[0] < end])
+    jobs = [job for note in notes for job in note["jobs"] if begin <= job[0] < end]
+    # The worker that was killed has left none.
+    noted = sum(any(begin <= t[0] < end for t in note["turns"]) for note in notes)
+    per = noted * (end - begin) / 60
+    column = {name: turns[:, n] for n, name in enumerate(TURN)}
+    take, publish = (float(column[name].sum()) / per for name in ("take", "publish"))
+    write = sum(job[1] for job in jobs) / per
+    rest = float(column["turn"].sum()) / per - take - publish
+    costs.parts = {"receive, place, status": take, "publish": publish, "cut and the rest of a turn": rest,
+                   "write": write, "wake up": costs.whole - take - publish - rest - write}  # fmt: skip
+    costs.write_s = sorted(job[2] for job in jobs)
+    writing = column["writing"] > 0
+    costs.age_s = float(np.quantile(column["age"][~writing], 0.99))
+    costs.writing_age_s = float(column["age"][writing].max(initial=0.0))
+    costs.fill, costs.wakeups = float(column["fill"].max()), len(turns) / per
+    return costs
+
+
+def arrays_like(values: dict[str, Any], iq: Any, storage: str) -> dict[str, Any]:
+    """A minute file's arrays with other samples, as `storage` keeps them."""
+    rest = {name: np.asarray(value) for name, value in values.items() if name not in ("iq", "iq_int16", "iq_scale")}
+    if storage == "complex64":
+        return {**rest, "iq": iq}
+    pairs = np.rint(iq.view(np.float32).reshape(-1, 2) * 32768).astype(np.int16)
+    return {**rest, "iq_int16": pairs, "iq_scale": np.asarray(1 / 32768)}
+
+
+def whole(iq: Any) -> Any:
+    """Samples as radiod's S16 brings them."""
+    parts = np.clip(np.rint(iq.astype(np.complex64).view(np.float32) * 32768), -32768, 32767) / 32768
+    return parts.astype(np.float32).view(np.complex64)
+
+
+def signals() -> dict[str, Any]:
+    """Noise of -40 dBFS, and carriers of -6 dBFS with noise of -70 dBFS."""
+    rng = np.random.default_rng(1)
+    n = 60 * RATE
+    noise = (rng.standard_normal(2 * n) / np.sqrt(2)).view(np.complex128)
+    t = np.arange(n) / RATE
+    return {
+        "noise": whole(noise * 10 ** (-40 / 20)),
+        "carrier 1.3 Hz off": whole(0.5 * np.exp(2j * np.pi * 1.3 * t) + noise * 10 ** (-70 / 20)),
+        "carrier 1 kHz off": whole(0.5 * np.exp(2j * np.pi * 1003.7 * t) + noise * 10 ** (-70 / 20)),
+    }
+
+
+def files(values: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, float, float]]:
+    """(signal, way, CPU s, MB) of one minute's file."""
+    for kind, iq in signals().items():
+        floats, pairs = (arrays_like(values, iq, storage) for storage in ("complex64", "int16"))
+        ways: dict[str, Callable[[Path], object]] = {
+            "np.savez_compressed": lambda path, a=floats: np.savez_compressed(path, **a),
+            "np.savez": lambda path, a=floats: np.savez(path, **a),
+            "ours": lambda path, a=floats: npz.write(path, a, 2),
+            "ours, int16": lambda path, a=pairs: npz.write(path, a, 2),
+        }
+        used: dict[str, list[float]] = {way: [] for way in ways}
+        sizes = {}
+        for _ in range(REPEATS):
+            for way, write in ways.items():
+                path = folder / "minute.npz"
+                begin = time.process_time()
+                write(path)
+                used[way].append(time.process_time() - begin)
+                sizes[way] = path.stat().st_size / 1e6
+                path.unlink()
+        for way in ways:
+            yield kind, way, statistics.median(used[way]), sizes[way]
+
+
+def made_up(count: int, rate: int, encoding: str) -> tuple[ChannelSpec, ...]:
+    """The nine of a GRAPE station, then others."""
+    named = [(c.name, c.frequency_hz) for c in WWV_CHU] + [(f"EXTRA {n}", 1e6 + 1e4 * n) for n in range(count)]
+    return tuple(ChannelSpec(name, hz, sample_rate_hz=rate, encoding=encoding) for name, hz in named[:count])
+
+
+def live(minutes: int, channels: tuple[ChannelSpec, ...], folder: Path) -> tuple[Costs, float, list[float]]:
+    """Costs, s from the start to the last channel's first packet, s from kills to packets."""
+    names, chance = new_names(), random.Random(1)
+    # Synthesis of real signals would take the machine; a counter's minutes deflate no better than noise.
+    with running_simulator(spec(names, channels, folder / "truth")) as ready:
+        config = write_config(names, ready, channels, folder)
+        with running(config, folder, names) as instance:
+            started = start_s(instance, len(channels))
+            time.sleep(60 * SETTLED_MINUTES)
+            begin, end, costs = window(instance, ready, minutes, len(channels))
+            # Not one that was watched: its notes die with it.
+            victim = len(channels) - 1
+            gone = []
+            for _ in range(KILLS if len(channels) > 1 else 0):
+                # Not twice within the supervisor's initial delay: the second one would have to wait.
+                time.sleep(chance.uniform(1.5, 2.5))
+                gone.append(restart_s(instance.board, victim))
+    return with_parts(costs, folder, begin, end), started, gone
+
+
+def report(costs: Costs, started: float, gone: list[float]) -> None:
+    """The live part, for people."""
+    print(f"\nCPU s a channel-minute {costs.whole:8.4f}")
+    for name, cost in costs.parts.items():
+        print(f"  {name:28} {cost:7.4f}")
+    print(f"wake-ups a channel-minute    {costs.wakeups:7.1f}")
+    print(f"supervisor, a channel-minute {costs.supervisor:7.4f}   (the simulator: {costs.simulator:.4f})")
+    print(f"private memory (USS), MB     {statistics.median(costs.memory_mb):7.1f}   most {costs.memory_mb[-1]:.1f}")
+    print(f"a write takes, s             {statistics.median(costs.write_s):7.3f}   most {costs.write_s[-1]:.3f}")
+    print(f"oldest packet queued, s      {costs.age_s:7.3f}   during a write at most {costs.writing_age_s:.3f}")
+    print(f"receive buffer used at most  {100 * costs.fill:7.1f} %")
+    print(f"start to every first packet, s {started:5.2f}")
+    if gone:
+        print(f"SIGKILL to the next packet, s {statistics.median(gone):6.3f}   most {max(gone):.3f}")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=int, default=2)
+    parser.add_argument("--channels", type=int, default=9)
+    parser.add_argument("--encoding", default="S16BE")
+    parser.add_argument("--rate", type=int, default=RATE)
+    options = parser.parse_args()
+    print(f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    channels = made_up(options.channels, options.rate, options.encoding)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        costs, started, gone = live(options.minutes, channels, folder)
+        print(f"{len(channels)} channels, {options.rate} Hz {options.encoding}, {options.minutes} minutes")
+        report(costs, started, gone)
+        minute = npz.read(max((folder / "data" / "archives").rglob("*.npz"), key=lambda path: path.stat().st_size))
+        print(f"\n{'a minute of ' + str(RATE) + ' Hz':20} {'written by':20} {'CPU s':>8} {'x':>7} {'MB':>7} {'x':>6}")
+        peer = (1.0, 1.0)
+        for kind, way, cpu, size in files(minute, folder):
+            peer = (cpu, size) if way == "np.savez_compressed" else peer
+            print(f"{kind:20} {way:20} {cpu:8.4f} {cpu / peer[0]:7.3f} {size:7.2f} {size / peer[1]:6.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -94,8 +94,10 @@ servers = [{servers}]
 
 
 def environment_of(folder: Path) -> dict[str, str]:
-    """For the program when it runs in `folder`."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_RUNTIME_DIR": str(folder)}
+    """For the program when it runs in `folder`, with what bin/grape-pipeline sets."""
+    return {
+        **os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_RUNTIME_DIR": str(folder), "MALLOC_ARENA_MAX": "2",
+    }  # fmt: skip
 
 
 @contextmanager

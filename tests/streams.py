@@ -21,6 +21,8 @@ from pipeline.stream.timeline import SECOND, HostClock
 
 SSRC = 10_000_000
 ORIGIN: Origin = ("127.0.0.1", 40_000)
+# Memory is for as many minutes as a recorder's, where that is cheap.
+LOW_RATE_HZ = 4_000
 # A minute boundary, UTC.
 T0 = 1_795_320_960 * SECOND
 
@@ -52,7 +54,7 @@ class Recording:
     saved: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self.shape = self.shape or geometry(self.rate_hz, 10)
+        self.shape = self.shape or geometry(self.rate_hz, 10 if self.rate_hz <= LOW_RATE_HZ else 4)
         self.buffer = bytearray(self.shape.size)
         self.journal = Journal.format(memoryview(self.buffer), self.shape, self.ssrc)
         self._statuses: dict[bytes, FakeStatus] = {}

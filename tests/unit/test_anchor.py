@@ -6,22 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.records import AnchorSource
-from pipeline.stream.anchor import MINUTE, SECOND, Anchor
+from pipeline.stream.anchor import MINUTE, SECOND
 from streams import T0
-
-RATE = 16_000
-
-
-def anchor(
-    timestamp: int = 1000,
-    utc_ns: int = T0,
-    uncertainty_ns: int = 1_000_000,
-    source: AnchorSource = AnchorSource.RADIOD,
-    rate_hz: int = RATE,
-    doubt_ns: int = 0,
-) -> Anchor:
-    return Anchor(timestamp, utc_ns, rate_hz, source, uncertainty_ns, T0, doubt_ns)
+from timelines import RATE, anchor
 
 
 @given(st.sampled_from([1_000, 12_000, 16_000, 24_000, 44_100, 192_000]), st.integers(-(1 << 45), 1 << 45))

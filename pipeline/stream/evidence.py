@@ -24,8 +24,10 @@ from pipeline.stream.envelope import UNKNOWN_SLOPE, Fit, Least, fit
 
 # The kernel's own bound for a clock that nobody disciplines (Linux NTP_PHASE_LIMIT, 16 s).
 UNDISCIPLINED_NS = 16 * SECOND
-# What a pair cannot show: half a filter block and the clock reading itself.
-PAIR_FLOOR_NS = 3_000_000
+# What pairs cannot show is the lateness that all of them share: the block's processing and the clock reading
+# itself, and on a machine that makes them later by turns also some of that.
+PAIR_FLOOR_NS = 2_200_000
+SHARED = 0.25
 # A packet leaves radiod one 20 ms block and its processing after its first sample; without
 # status nothing says how much later than that it came.
 ARRIVAL_FLOOR_NS = 50_000_000
@@ -161,7 +163,8 @@ class Evidence:
         if host.offset_ns is None or abs(wrong + follow) + host.uncertainty_ns >= abs(wrong):
             follow = 0
         scarce = SCARCE_PAIR_NS // self.pairs.count if self.pairs.count < SCARCE_PAIRS else 0
-        systematic = PAIR_FLOOR_NS + scarce + abs(wrong + follow) + host.uncertainty_ns + round(line.excess)
+        unseen = PAIR_FLOOR_NS + scarce + round(SHARED * line.spread + line.excess)
+        systematic = unseen + abs(wrong + follow) + host.uncertainty_ns
         utc = base + round(line.level) + follow - chain_delay_ns
         newest = max(arrival for _, _, arrival in rows)
         return Proposal(AnchorSource.RADIOD, rate_hz, origin, utc, line, systematic, 0, newest)

@@ -138,6 +138,8 @@ class Worker:
         host = self.host_clock(now)
         self._collect(self._writer.poll(), now)
         self._hand_over(now, host)
+        if self._cutter.crowded():
+            self._let_go()
         if self._receiver.full:
             self._make_room(now, host)
         self._publish(now, host)
@@ -290,6 +292,9 @@ class Worker:
 
     def _release(self, cut: Cut) -> None:
         self._cutter.done(cut)
+        self._let_go()
+
+    def _let_go(self) -> None:
         # In this order: a successor that finds the checkpoint may also find what it makes superfluous.
         write_checkpoint(self._context.journal, checkpoint(self._intake, self._cutter))
         give_back(self._context.journal, self._cutter.release())

@@ -118,6 +118,11 @@ class FastChannel:
             if self.sent % (10 * RATE // FRAMES) == 0:
                 self._out.sendto(self._status(), (self._names.group, self._names.status_port))
 
+    def say(self, padding: bytes) -> None:
+        """A status, with a description so long."""
+        datagram = self._status()[:-1] + build_tlvs(0, [(int(StatusType.DESCRIPTION), padding)])[1:]
+        self._out.sendto(datagram, (self._names.group, self._names.status_port))
+
     @property
     def utc_ns(self) -> int:
         """When the next frame will be sampled."""

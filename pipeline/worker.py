@@ -157,7 +157,7 @@ class Worker:
         self._receiver.drain_status()
         if self._context.sockets.foreign is not None:
             self._receiver.drain_foreign(self._context.sockets.foreign)
-        self._intake.scan()
+        self._intake.follow()
         dropped = self._overflow.after(taken < BATCH and not self._receiver.full, source.lost)
         if dropped:
             self._progress.socket_dropped += dropped
@@ -343,7 +343,7 @@ class Worker:
         deadline = time.monotonic() + max(1.0, self._context.config.supervisor.stop_grace_s - 2.0)
         self._take_all()
         self._intake.flush_held()
-        self._intake.scan()
+        self._intake.follow()
         while time.monotonic() < deadline:
             now = time.monotonic_ns()
             if self._writer.busy:

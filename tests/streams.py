@@ -98,7 +98,7 @@ class Recording:
 
     def cut_labels(self, flush: bool = False, silent_ns: int = 0) -> list[Minute]:
         """Cut every minute that is over, or all with `flush`, without looking at its samples."""
-        self.intake.scan()
+        self.intake.follow()
         found: list[Minute] = []
         while (due := self.cutter.due(silent_ns, self.host, flush=flush)) is not None:
             cut = self.cutter.cut(due, self.host, "stop" if flush else "unknown")
@@ -128,14 +128,14 @@ class Recording:
         With `crash` a worker dies between the first cut and its being done: "said" after the
         checkpoint that tells of the cut, "unsaid" before it.
         """
-        self.intake.scan()
+        self.intake.follow()
         while (due := self.cutter.due(silent_ns, self.host)) is not None:
             if crash:
                 self.cutter.cut(due, self.host, "unknown")
                 if crash == "said":
                     self.save()
                 self.crash()
-                self.intake.scan()
+                self.intake.follow()
                 crash = ""
                 continue
             self._take(due, "unknown")
@@ -150,7 +150,7 @@ class Recording:
     def finish(self) -> list[tuple[Minute, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         """Stop: everything that is left becomes minutes."""
         self.intake.flush_held()
-        self.intake.scan()
+        self.intake.follow()
         before = 0
         while (due := self.cutter.due(0, self.host, flush=True)) is not None:
             self._take(due, "stop")

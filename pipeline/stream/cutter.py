@@ -33,7 +33,7 @@ NEAR_NS = 11 * SECOND // 10
 # a leap second fits.
 WAIT_SHARE = 0.6
 LEAST_WAIT_NS = SECOND // 5
-LOOK_NS = 5 * SECOND
+LOOK_NS = 15 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class Cutter:
         self.tones = ToneWatch()
         self._tidied = (intake.journal.count, 0)
         self._next_look = (0, 0)
+        # What the evidence of each timeline gives, for one cut.
+        self._lines: dict[int, Proposal | None] = {}
 
     def now_utc(self, silent_ns: int, host: HostClock) -> int | None:
         """UTC by the current timeline, `silent_ns` after its newest packet came; None while unknown."""
@@ -94,15 +96,19 @@ class Cutter:
         """The anchor in force for an epoch, or the one it would get now."""
         if epoch.anchor is not None:
             return epoch.anchor
+        self._intake.scan()
         proposed = self._propose(epoch, host)
         return None if proposed is None else proposed.anchor(epoch.first_timestamp)
 
-    def _propose(self, epoch: Epoch, host: HostClock, current: Anchor | None = None) -> Proposal | None:
-        """What all evidence gives, the tones' too where `current` is in force."""
-        proposed = epoch.propose(host, self._intake.settings.chain_delay_ns)
-        if proposed is None or current is None:
-            return proposed
-        return self.tones.instead_of(proposed, epoch.id, current)
+    def _propose(self, epoch: Epoch, host: HostClock) -> Proposal | None:
+        return epoch.propose(host, self._intake.settings.chain_delay_ns)
+
+    def _propose_for(self, epoch: Epoch, host: HostClock, current: Anchor) -> Proposal | None:
+        """What all evidence gives in a cut, the tones' too, `current` being in force."""
+        if epoch.id not in self._lines:
+            self._lines[epoch.id] = self._propose(epoch, host)
+        proposed = self._lines[epoch.id]
+        return None if proposed is None else self.tones.instead_of(proposed, epoch.id, current)
 
     def due(self, silent_ns: int, host: HostClock, flush: bool = False) -> int | None:
         """UTC (ns) of the next minute that can be cut; None if there is none yet.
@@ -119,6 +125,7 @@ class Cutter:
         newest = self._intake.epochs[-1].id if self._intake.epochs else 0
         if now is not None and not flush and self._looked(now, newest):
             return None
+        self._intake.scan()
         minutes = [m for m in (self._first_minute(epoch, host) for epoch in self._intake.epochs) if m is not None]
         if not minutes:
             return None
@@ -155,6 +162,8 @@ class Cutter:
 
     def cut(self, utc_ns: int, host: HostClock, tail_cause: str) -> Cut:
         """Cut the minute at `utc_ns`; what belongs to it by then is in it, what comes later is late."""
+        self._intake.scan()
+        self._lines = {}
         journal, again = self._intake.journal, self.again
         if again is not None:
             tail_cause = again.tail_cause
@@ -201,7 +210,7 @@ class Cutter:
         """The piece's anchor with the bound that is known now that its minute is over."""
         if self.again is not None and piece.epoch.id in self.again.anchors:
             return self.again.anchors[piece.epoch.id]
-        proposed = self._propose(piece.epoch, host, piece.anchor)
+        proposed = self._propose_for(piece.epoch, host, piece.anchor)
         if proposed is None:
             return piece.anchor
         first = max(0, int(piece.starts[inside[0]]))
@@ -212,7 +221,7 @@ class Cutter:
         """Decide the epoch's next anchor and where the next file begins."""
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
-        proposed = self._propose(epoch, host, piece.anchor)
+        proposed = self._propose_for(epoch, host, piece.anchor)
         # Nothing comes after a stop that a better anchor could be for.
         moves = proposed is not None and result.tail_cause != "stop"
         following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor

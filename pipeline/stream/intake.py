@@ -240,12 +240,21 @@ class Intake:
         self.next_epoch = number + 1
         self.source.begin(number, first)
 
-    def scan(self) -> None:
-        """Look at what came since the last call: progress and the least delayed packets."""
+    def follow(self) -> None:
+        """Take note of how far the current timeline has come; after every lot of packets."""
         epoch = self.epoch
-        if epoch is None:
+        if epoch is not None:
+            epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
+            if self.pending:
+                self.match_pending()
+
+    def scan(self) -> None:
+        """Look at all that came since the last call for breaks and for the least delayed packets.
+
+        Costs as much for a few packets as for hundreds, so it is done when somebody needs to know.
+        """
+        if self.epoch is None:
             return
-        epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
         rows = self.journal.records(self.scanned)
         begin = self.journal.count - len(rows)
         self.break_ns, row = since_break(rows, self.break_ns)
@@ -256,8 +265,7 @@ class Intake:
         # The newest packet's end is seen when the next one comes.
         self.scanned = begin + int(data[-1]) if len(data) else self.journal.count
         self._add_arrivals(rows[data])
-        if self.pending:
-            self.match_pending()
+        self.follow()
 
     def _add_arrivals(self, rows: npt.NDArray[np.void]) -> None:
         """Arrivals of packets that were followed by the next one, which says where they ended, however made."""

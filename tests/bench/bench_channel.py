@@ -150,16 +150,16 @@ def window(instance: Instance, station: Ready, minutes: int, channels: int) -> t
     supervisor = instance.child.pid
     clocks = [*who.values(), supervisor, station.pid]
     before, begin = {pid: cpu_s(pid) for pid in clocks}, time.monotonic()
-    memory: dict[int, float] = dict.fromkeys(who.values(), 0.0)
+    memory: list[float] = []
     while time.monotonic() < begin + 60 * minutes:
         time.sleep(2.0)
-        memory = {pid: max(most, private_mb(pid)) for pid, most in memory.items()}
+        memory += map(private_mb, who.values())
     end = time.monotonic()
     per = channels * (end - begin) / 60
     used = {pid: cpu_s(pid) - before[pid] for pid in clocks}
     whole = sum(used[pid] for pid in who.values()) / per
     return begin, end, Costs(
-        whole, {}, sorted(memory.values()), [], 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
+        whole, {}, sorted(memory), [], 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
     )  # fmt: skip
 
 
@@ -270,7 +270,8 @@ def report(costs: Costs, started: float, gone: list[float]) -> None:
         print(f"  {name:28} {cost:7.4f}")
     print(f"wake-ups a channel-minute    {costs.wakeups:7.1f}")
     print(f"supervisor, a channel-minute {costs.supervisor:7.4f}   (the simulator: {costs.simulator:.4f})")
-    print(f"private memory (USS), MB     {statistics.median(costs.memory_mb):7.1f}   most {costs.memory_mb[-1]:.1f}")
+    memory = costs.memory_mb
+    print(f"private memory (USS), MB     {statistics.median(memory):7.1f}   most, during a write, {memory[-1]:.1f}")
     print(f"a write takes, s             {statistics.median(costs.write_s):7.3f}   most {costs.write_s[-1]:.3f}")
     print(f"oldest packet queued, s      {costs.age_s:7.3f}   during a write at most {costs.writing_age_s:.3f}")
     print(f"receive buffer used at most  {100 * costs.fill:7.1f} %")

@@ -295,6 +295,8 @@ class Worker:
         self._let_go()
 
     def _let_go(self) -> None:
+        # What was not looked at yet may be among what goes: a break between two runs of the program, say.
+        self._intake.scan()
         # In this order: a successor that finds the checkpoint may also find what it makes superfluous.
         write_checkpoint(self._context.journal, checkpoint(self._intake, self._cutter))
         give_back(self._context.journal, self._cutter.release())

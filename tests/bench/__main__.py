@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SHORT_FORMS: dict[str, tuple[str, ...]] = {
     "bench_channel": ("--minutes", "2"),
+    "bench_group": (),
     "bench_shm": (),
     "bench_ntp": (),
     "bench_watch": ("10",),

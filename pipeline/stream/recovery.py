@@ -108,8 +108,8 @@ def _replay(intake: Intake, rows: Iterable[np.void]) -> None:
         if kind == Kind.EPOCH:
             opening, moved = row, int(row["length"])
         elif kind == Kind.DATA:
-            if opening is not None:
-                _reopen(intake, opening, row)
+            if opening is not None or row["epoch"] != source.epoch:
+                _reopen(intake, row, REASONS[int(opening["flags"])] if opening is not None else REASONS[0])
                 opening = None
             verdict = source.admit(arrival_of(row))
             intake.count_placed(Admission.LATE if row["flags"] & FLAG_LATE else verdict)
@@ -131,11 +131,11 @@ def _replay(intake: Intake, rows: Iterable[np.void]) -> None:
         intake.promote(next(run for run in source.candidates.runs if run.number == source.held_number))
 
 
-def _reopen(intake: Intake, opening: np.void, first: np.void) -> None:
-    """The timeline that an EPOCH record says begins with the record after it."""
-    packet = arrival_of(first)
+def _reopen(intake: Intake, first: np.void, reason: str) -> None:
+    """The timeline that begins with the record after an EPOCH one, or with the first one left where no state is."""
     intake.source.candidates.clear()
-    intake.begin(int(opening["epoch"]), REASONS[int(opening["flags"])], packet)
+    packet = arrival_of(first)._replace(timestamp=int(first["timestamp"]), sequence=int(first["sequence"]))
+    intake.begin(int(first["epoch"]), reason, packet)
 
 
 def _relearn(intake: Intake, row: np.void) -> None:

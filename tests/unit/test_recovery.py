@@ -165,6 +165,27 @@ def test_nothing_left_in_the_journal_is_no_new_start() -> None:
     assert to.finish()[1][0].gaps[0].packets_lost == 500
 
 
+def test_checkpoint_of_another_version_costs_no_sample() -> None:
+    """The records tell which timeline they are of, and how often its timestamps wrapped."""
+    to = Recording()
+    before, stream = Sent(T0, first_rtp=0), Sent(T0 + 12 * SECOND, first_rtp=(1 << 32) - 30 * 16_000)
+    play(to, before, range(500))
+    for n in range(5500):
+        stream.send(to, n, origin=OTHER)
+        if n % 25 == 0:
+            stream.pair(to, n + 1)
+            to.advance()
+    assert to.saved is not None and len(to.minutes) == 1
+    to.saved["version"] -= 1
+    to.crash()
+    for n in range(5500, 6000):
+        stream.send(to, n, origin=OTHER)
+    to.finish()
+    assert [s.epoch_id for minute, _, _ in to.minutes for s in minute.segments] == [1, 2, 2, 2]
+    assert [minute.segments[-1].samples for minute, _, _ in to.minutes] == [48 * 16_000, 60 * 16_000, 12 * 16_000]
+    assert [gap.cause for minute, _, _ in to.minutes[1:] for gap in minute.gaps] == ["stop"]
+
+
 def test_pending_statuses_survive() -> None:
     to, stream = Recording(), Sent(T0)
     for n in range(10):

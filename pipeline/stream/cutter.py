@@ -126,10 +126,16 @@ class Cutter:
         if now is not None and not flush and self._looked(now, newest):
             return None
         self._intake.scan()
-        minutes = [m for m in (self._first_minute(epoch, host) for epoch in self._intake.epochs) if m is not None]
+        begins = [(epoch.id, self._first_minute(epoch, host)) for epoch in self._intake.epochs]
+        minutes = [m for _, m in begins if m is not None]
         if not minutes:
             return None
         minute = min(minutes)
+        if now is not None:
+            # A timeline that ended, and whose clock was ahead, is over before that time comes.
+            ahead = [m for epoch, m in begins if epoch != newest and m is not None and m - now > NEAR_NS]
+            if ahead:
+                return min(ahead)
         if flush or (now is not None and now >= minute + MINUTE + self._wait_ns):
             return minute
         if now is not None:
@@ -170,10 +176,8 @@ class Cutter:
         result = Cut([], utc_ns, tail_cause, again.until if again else journal.count, self._intake.source.epoch)
         result.newest = again.newest if again else result.newest
         pieces = self._pieces(utc_ns, host, result.until)
-        groups: dict[int, list[Piece]] = {}
-        for piece in pieces:
-            groups.setdefault(piece.anchor.rate_hz, []).append(piece)
-        for rate, members in groups.items():
+        for members in _groups(pieces):
+            rate = members[0].anchor.rate_hz
             tail = "epoch" if members[-1].epoch.id != result.newest else tail_cause
             minute = cut(utc_ns, rate, members, journal.payload, journal.shape.heap, tail)
             if minute.segments:
@@ -308,6 +312,23 @@ class Cutter:
             rest = self._uncut(epoch)
             first += [int(rest.numbers.min())] if len(rest.numbers) else []
         return journal.first + min(first, default=len(rows))
+
+
+def _groups(pieces: list[Piece]) -> list[list[Piece]]:
+    """The pieces that go into one file each time: of one rate, and none where another has its samples."""
+    groups: list[list[Piece]] = []
+    for piece in pieces:
+        rate = piece.anchor.rate_hz
+        samples = 60 * rate
+        begin = max(piece.sealed, int(piece.starts[piece.inside(samples)[0]]))
+        for group in groups:
+            last = group[-1]
+            if last.anchor.rate_hz == rate and int(last.stops[last.inside(samples)].max()) <= begin:
+                group.append(piece)
+                break
+        else:
+            groups.append([piece])
+    return groups
 
 
 def _after(before: Piece, piece: Piece, utc_ns: int) -> Piece:

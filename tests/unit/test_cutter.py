@@ -417,6 +417,36 @@ def test_new_timeline_never_begins_before_the_old_one_ended() -> None:
     assert np.array_equal(iq[begin : begin + 20 * REAL], counter_iq(0, 20 * REAL))
 
 
+@pytest.mark.parametrize("ahead_s", [20, 40, 62, 90, 600, 86_400, -20, -90, -600])
+@pytest.mark.parametrize("begin_s", [0, 36])
+def test_timeline_after_one_whose_clock_was_wrong_loses_nothing(ahead_s: int, begin_s: int) -> None:
+    """radiod's host gets its time right and radiod starts again: what it recorded before is not waited for."""
+    to = Recording(RATE, shape=geometry(RATE, 3))
+    wrong = Sent(T0 + begin_s * SECOND, RATE, 500, 0)
+    right = Sent(wrong.start_ns + 23 * SECOND, RATE, 500, 1 << 31, 777)
+    for stream, count, origin, off_s in ((wrong, 40, ORIGIN, ahead_s), (right, 800, OTHER, 0)):
+        for n in range(count):
+            stream.send(to, n, origin=origin)
+            at = stream.time_ns((n + 1) * 500)
+            snap = stream.first_rtp + (n + 1) * 500
+            # Later than the packets by seconds, so that the second timeline is not known at once.
+            if stream is wrong or n > 8:
+                to.status(FakeStatus(at + off_s * SECOND, snap, RATE, "S16BE"), at)
+            to.advance()
+    assert to.journal.used_fraction() < 0.6
+    to.finish()
+    seen: dict[int, list[tuple[int, int]]] = {1: [], 2: []}
+    for minute, iq, _ in to.minutes:
+        for s in minute.segments:
+            seen[s.epoch_id].append((s.timestamp, s.timestamp + s.samples))
+            first = s.timestamp - (0, wrong.first_rtp, right.first_rtp)[s.epoch_id]
+            assert np.array_equal(iq[s.index : s.index + s.samples], counter_iq(first, s.samples))
+    for ranges, stream, count in ((seen[1], wrong, 40), (seen[2], right, 800)):
+        ranges.sort()
+        assert all(a[1] >= b[0] for a, b in zip(ranges, ranges[1:], strict=False))
+        assert (ranges[0][0], ranges[-1][1]) == (stream.first_rtp, stream.first_rtp + count * 500)
+
+
 def test_nothing_is_cut_before_the_timeline_is_known() -> None:
     to, stream = Recording(), Sent(T0 + 59 * SECOND)
     for n in range(4 * 50):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import time
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pipeline.config import Channel, Recorder
 from pipeline.hostclock import recorder_base
 from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
 from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
+from pipeline.stream.recovery import packed, unpacked
 
 MADV_REMOVE = mmap.MADV_REMOVE
 
@@ -45,7 +45,7 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bo
 
 
 def checkpoint_cell(segment: Segment) -> Cell:
-    """The cell in which a worker leaves what its successor needs, as JSON."""
+    """The cell in which a worker leaves what its successor needs."""
     return Cell(segment.buf, HEADER_SIZE, CHECKPOINT_SIZE)
 
 
@@ -54,13 +54,12 @@ def read_checkpoint(segment: Segment) -> dict[str, Any] | None:
     payload = checkpoint_cell(segment).read()
     if payload is None:
         return None
-    state: dict[str, Any] = json.loads(payload)
-    return state
+    return unpacked(payload)
 
 
 def write_checkpoint(segment: Segment, state: dict[str, Any]) -> None:
     """Publish a checkpoint; it replaces the last one as a whole or not at all."""
-    checkpoint_cell(segment).write(json.dumps(state, separators=(",", ":")).encode())
+    checkpoint_cell(segment).write(packed(state))
 
 
 def give_back(segment: Segment, ranges: Iterable[tuple[int, int]]) -> None:

@@ -7,14 +7,17 @@ crash interrupted goes on as if nothing had happened.
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from pipeline.stream.cutter import Cut, Cutter, End
+from pipeline.stream.evidence import Evidence
 from pipeline.stream.intake import Intake, Rejected, Said, arrival_of
-from pipeline.stream.journal import FLAG_LATE, FLAG_UNTIMED, REASONS, Kind
+from pipeline.stream.journal import CHECKPOINT_SIZE, FLAG_LATE, FLAG_UNTIMED, REASONS, Kind
 from pipeline.stream.source import Admission
 from pipeline.stream.timeline import Anchor, Epoch
 
@@ -46,6 +49,29 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
         "tones": cutter.tones.to_json(),
         "cut": cut and _cut_to_json(cut),
     }
+
+
+def packed(state: dict[str, Any], limit: int = CHECKPOINT_SIZE) -> bytes:
+    """A checkpoint as bytes, `limit` at most if that is possible at all.
+
+    Hours that wait for a disk may hold hundreds of timelines. They are deflated, which takes too long to do it
+    every minute; where that is not enough the ended ones go without evidence.
+    """
+    payload = json.dumps(state, separators=(",", ":")).encode()
+    if len(payload) <= limit:
+        return payload
+    payload = zlib.compress(payload)
+    if len(payload) <= limit:
+        return payload
+    ended = [{**epoch, "evidence": Evidence().to_json()} for epoch in state["epochs"][:-1]]
+    state = {**state, "epochs": [*ended, *state["epochs"][-1:]]}
+    return zlib.compress(json.dumps(state, separators=(",", ":")).encode())
+
+
+def unpacked(payload: bytes) -> dict[str, Any]:
+    """The checkpoint that `packed` made."""
+    state: dict[str, Any] = json.loads(payload if payload.startswith(b"{") else zlib.decompress(payload))
+    return state
 
 
 def _cut_to_json(cut: Cut) -> dict[str, Any]:

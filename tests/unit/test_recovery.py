@@ -11,6 +11,7 @@ import pytest
 from pipeline.stream.candidates import Origin
 from pipeline.stream.holes import KEPT_HOLES
 from pipeline.stream.journal import CHECKPOINT_SIZE, Journal, Row, geometry
+from pipeline.stream.recovery import packed, unpacked
 from pipeline.stream.timeline import SECOND, HostClock
 from stream_world import RATE, Faults, Part, World, check, summary
 from streams import T0, FakeStatus, Recording, Sent, play
@@ -234,3 +235,31 @@ def test_checkpoint_of_the_worst_stream_fits_its_cell() -> None:
     assert len(json.dumps(to.saved, separators=(",", ":"))) < CHECKPOINT_SIZE
     to.crash()
     assert len(to.intake.source.holes) == KEPT_HOLES
+
+
+@pytest.mark.parametrize(("every_s", "whole"), [(30, True), (6, False)])
+def test_checkpoint_of_two_hours_of_restarts_fits_its_cell(every_s: int, whole: bool) -> None:
+    """`buffer_minutes` may be 120, and a radiod that does not get on may start again all the time."""
+    to = Recording(RATE, shape=geometry(RATE, 120))
+    for k in range(7200 // every_s):
+        stream = Sent(T0 + k * every_s * SECOND, RATE, 500, k * 77_777_777 & 0xFFFFFFFF, 99 * k)
+        for n in range(2 * every_s - 2):
+            stream.send(to, n, origin=("127.0.0.1", 20_000 + k))
+            stream.pair(to, n + 1)
+        to.intake.scan()
+    to.save()
+    assert to.saved is not None
+    payload = packed(to.saved)
+    assert len(json.dumps(to.saved)) > CHECKPOINT_SIZE >= len(payload)
+    found = unpacked(payload)
+    assert found == to.saved or not whole
+    to.saved, count = found, len(to.intake.epochs)
+    to.crash()
+    assert len(to.intake.epochs) == count > 100
+
+
+def test_small_checkpoint_is_plain() -> None:
+    to, stream = Recording(), Sent(T0)
+    play(to, stream, range(100))
+    to.save()
+    assert to.saved is not None and json.loads(packed(to.saved)) == unpacked(packed(to.saved)) == to.saved

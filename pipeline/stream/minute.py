@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeline.stream.anchor import Anchor
 from pipeline.stream.encodings import Records
-from pipeline.stream.journal import FLAG_REORDERED
+from pipeline.stream.journal import FLAG_REORDERED, FLAG_UNTIMED
 from pipeline.stream.rtp import bytes_per_frame, silent
 from pipeline.stream.timeline import Epoch
 
@@ -61,7 +61,7 @@ class Minute:
     """A cut minute, not yet decoded; `samples` is its length at `rate_hz`.
 
     `last_arrival_ns` (CLOCK_REALTIME) is when the packet that arrived last came,
-    `last_timestamp` the extended timestamp after it; 0 = no packet began in the minute.
+    `last_timestamp` the extended timestamp after it; 0 = no packet began in the minute whose stamp says when it came.
     """
 
     utc_ns: int
@@ -268,7 +268,11 @@ def count(minute: Minute, piece: Piece, first: int, stop: int) -> None:
     minute.packets_reordered += int(np.count_nonzero(piece.records["flags"][begun] & FLAG_REORDERED))
     if len(begun):
         minute.samples_per_packet = int(np.median(piece.stops[begun] - piece.starts[begun]))
-        newest = begun[np.argmax(piece.records["arrival_ns"][begun])]
+        # A stamp of while the clock was set may be hours off.
+        timed = begun[piece.records["flags"][begun] & FLAG_UNTIMED == 0]
+        if not len(timed):
+            return
+        newest = timed[np.argmax(piece.records["arrival_ns"][timed])]
         minute.last_arrival_ns = int(piece.records["arrival_ns"][newest])
         minute.last_timestamp = int(piece.stops[newest]) + piece.origin
 

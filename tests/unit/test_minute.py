@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.minutefile import samples_of
 from pipeline.records import AnchorSource
 from pipeline.stream.encodings import encodings_of, in_order, uncut
-from pipeline.stream.journal import FLAG_LATE, FLAG_REORDERED, RECORD_DTYPE, Kind
+from pipeline.stream.journal import FLAG_LATE, FLAG_REORDERED, FLAG_UNTIMED, RECORD_DTYPE, Kind
 from pipeline.stream.minute import Gap, Minute, Piece, cut, extra_runs, lost_between
 from pipeline.stream.timeline import SECOND, Anchor, Epoch
 from streams import T0, counter_iq, counter_payload
@@ -201,6 +201,14 @@ def test_newest_arrival_of_the_minute_is_its_evidence() -> None:
     minute = cut_one(full(130))
     assert (minute.last_arrival_ns, minute.last_timestamp) == (1000 + 119, FIRST + SAMPLES)
     assert minute.samples_per_packet == 500
+
+
+def test_stamp_of_while_the_clock_was_set_is_no_evidence() -> None:
+    heap = full(20)
+    heap.put(20, 10_000, 500, flags=FLAG_UNTIMED)
+    minute = cut_one(heap)
+    assert (minute.last_arrival_ns, minute.last_timestamp) == (1000 + 19, FIRST + 10_000)
+    assert minute.packets_received == 21
 
 
 # -- several timelines --

@@ -21,6 +21,7 @@ from pipeline.stream.timeline import MINUTE, SECOND, HostClock
 
 SILENT_AFTER_S = 2.0
 LEVEL_FRAMES = 2000
+LEVEL_RECORDS = 32
 # A minute is written in about 0.1 s.
 SLOW_WRITE_S = 30.0
 
@@ -171,7 +172,8 @@ def _level_dbfs(intake: Intake, default: str) -> float:
     journal, encoding = intake.journal, _encoding(intake, default)
     if journal.count == journal.first or encoding not in ENCODING_NUMBERS:
         return math.nan
-    last = journal.records(max(journal.first, journal.count - 2))
+    # Statuses are taken after the packets of a wake-up, and come last.
+    last = journal.records(max(journal.first, journal.count - LEVEL_RECORDS))
     data = last[last["kind"] == Kind.DATA]
     if not len(data):
         return math.nan

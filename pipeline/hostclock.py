@@ -60,9 +60,8 @@ class RecorderClock:
         self._base_ns = recorder_base(journal)
         self.shift_ns = self._measured(0)
         self.settled = True
-        # Offset, bound and CLOCK_MONOTONIC of the last valid publication, which clock it was of being clear.
+        # Of the last valid publication: the recorder's clock less UTC, its bound, and CLOCK_MONOTONIC.
         self._known: tuple[int, int, int] | None = None
-        self._publication = (0, 0)
 
     def _measured(self, known_ns: int) -> int:
         difference, width = realtime_less_boottime()
@@ -88,8 +87,9 @@ class RecorderClock:
         """
         view = record.at(now_ns, ntp.stale_after_s)
         if view["valid"] and view["offset_ms"] is not None:
-            self._learn(record, now_ns, round(view["offset_ms"] * 1e6), round((view["uncertainty_ms"] or 0.0) * 1e6))
-        elif (carried := carry_on(record, clock.read(), ntp.holdover_s)) is not None:
+            offset_ns, bound_ns = self._learn(record, view["offset_ms"], view["uncertainty_ms"] or 0.0)
+            return HostClock(offset_ns, bound_ns, self.shift_ns)
+        if (carried := carry_on(record, clock.read(), ntp.holdover_s)) is not None:
             return HostClock(carried[0] - self.shift_ns, carried[1], self.shift_ns)
         if self._known is None:
             return HostClock(shift_ns=self.shift_ns)
@@ -99,10 +99,12 @@ class RecorderClock:
             return HostClock(shift_ns=self.shift_ns)
         return HostClock(offset_ns, bound_ns, self.shift_ns)
 
-    def _learn(self, record: NtpRecord, now_ns: int, offset_ns: int, bound_ns: int) -> None:
-        """Remember an offset of the host's clock against the recorder's, as it was when it was published."""
-        publication = (record.monotonic_ns, record.published_monotonic_ns)
-        if self._known is None or publication != self._publication:
-            self._publication = publication
-            self._known = (offset_ns - self.shift_ns, bound_ns, now_ns)
-        self._known = (self._known[0], self._known[1], now_ns)
+    def _learn(self, record: NtpRecord, offset_ms: float, bound_ms: float) -> tuple[int, int]:
+        """The recorder's clock less UTC and its bound, ns, as they were when the record was published.
+
+        A publication is translated when it is first seen: what the clock is set by later is not in it.
+        """
+        published_ns = record.published_monotonic_ns
+        if self._known is None or published_ns != self._known[2]:
+            self._known = (round(offset_ms * 1e6) - self.shift_ns, round(bound_ms * 1e6), published_ns)
+        return self._known[:2]

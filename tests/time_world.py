@@ -66,7 +66,7 @@ class Timeline:
 
     `drift_ppm_per_h` is added to `ppm` hour by hour; `lost` are (after s, samples) that the A/D dropped unseen;
     `mutes` (from s, to s) during which nothing is sent; `catch_up` every so many statuses one tells a timestamp
-    3 s old. `clock_ms` and `clock_steps` are of radiod's own clock when it runs on another host.
+    3 s old. `remote_ms` and `remote_steps` are of radiod's own clock when it runs on another host.
     """
 
     minutes: float

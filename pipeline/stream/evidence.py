@@ -12,7 +12,7 @@ and was wrong before do labels follow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -229,15 +229,7 @@ class Evidence:
 def renewed(current: Anchor, proposed: Proposal, first: int, stop: int) -> Anchor:
     """The anchor in force with the bound that today's evidence gives it for samples [first, stop)."""
     bound = max(abs(proposed.utc_at(t) - current.utc_at(t)) + proposed.uncertainty_at(t) for t in (first, stop))
-    return Anchor(
-        current.timestamp,
-        current.utc_ns,
-        current.rate_hz,
-        current.source,
-        bound,
-        proposed.evidence_ns,
-        current.doubt_ns,
-    )
+    return replace(current, uncertainty_ns=bound, evidence_ns=proposed.evidence_ns)
 
 
 def next_anchor(current: Anchor, proposed: Proposal, at: int) -> Anchor:

@@ -126,7 +126,12 @@ def test_publication_of_before_the_setting_still_holds(clocks: Clocks, journal: 
 def test_what_was_known_counts_less_and_less(clocks: Clocks, journal: Journal) -> None:
     """The servers quarrel: the record is fresh and not valid."""
     clock, ntp = RecorderClock(journal, "X"), Ntp()
-    clock.against_utc(record(clocks, 3.0), clocks.monotonic_ns, ntp)
+    last = record(clocks, 3.0)
+    clock.against_utc(last, clocks.monotonic_ns, ntp)
+    clocks.boot_ns += 20 * S
+    assert clock.against_utc(last, clocks.monotonic_ns, ntp).uncertainty_ns == 2 * MS
+    # From the publication on, however often it was looked at since.
+    clocks.boot_ns -= 20 * S
     bounds = []
     for _ in range(3):
         clocks.boot_ns += 600 * S

@@ -97,7 +97,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     """For the program when it runs in `folder`, with what bin/grape-pipeline sets."""
     return {
         **os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_RUNTIME_DIR": str(folder), "MALLOC_ARENA_MAX": "2",
-        "MALLOC_MMAP_THRESHOLD_": "1048576",
+        "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "2097152",
     }  # fmt: skip
 
 

@@ -52,6 +52,8 @@ class Plan:
     channels: int
     kills: int
     datagrams: int = 0
+    # Workers that are not killed, so that one lives long enough to show whether its memory grows.
+    spared: int = 0
     faults: FaultPlan = field(default_factory=FaultPlan)
 
     def specs(self) -> tuple[ChannelSpec, ...]:
@@ -63,7 +65,7 @@ class Plan:
 LOSSY = FaultPlan(loss=0.01, reorder=0.05, reorder_depth=20)
 PLANS = {
     "kills": Plan(10.0, 9, 1000),
-    "soak": Plan(120.0, 9, 120, faults=LOSSY),
+    "soak": Plan(120.0, 9, 120, spared=2, faults=LOSSY),
     "crowd": Plan(10.0, 60, 10, faults=LOSSY),
     "fuzz": Plan(2.0, 1, 0, 1_000_000),
 }
@@ -127,6 +129,8 @@ def disturb(plan: Plan, board: Board, chance: random.Random, dead: set[int], wat
     """Kill and watch until `end`; how many died."""
     kills, look = 0, time.monotonic()
     begin = look
+    living = [record.pid for record in (cell.read() for cell in board.children[2:]) if record.pid]
+    dead.update(living[: plan.spared])
     while (now := time.monotonic()) < end:
         if now >= look:
             look += LOOK_S

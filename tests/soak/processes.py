@@ -53,7 +53,8 @@ class Course:
         slopes = []
         for life in self.lives.values():
             calm = [(t, kb) for t, kb, _ in life if t >= settled_s]
-            if len(calm) >= 10 and calm[-1][0] - calm[0][0] >= settled_s / 2:
+            # A step of the heap looks like growth in a shorter time.
+            if len(calm) >= 10 and calm[-1][0] - calm[0][0] >= settled_s:
                 times, sizes = zip(*calm, strict=True)
                 slopes.append((calm[-1][0] - calm[0][0], statistics.linear_regression(times, sizes).slope * 3600))
         weight = sum(t for t, _ in slopes)

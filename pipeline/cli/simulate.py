@@ -152,7 +152,8 @@ def simulate(as_json: bool, **options: Any) -> None:
 
     stop = _stop_on_signals()
     spec = _spec(options)
-    run_simulator(spec, stop, lambda ready: _announce(spec, ready, as_json))
+    overdue_ns = run_simulator(spec, stop, lambda ready: _announce(spec, ready, as_json))
+    _say(f"simulate: packets left at most {overdue_ns / 1e6:.3f} ms after they were to")
 
 
 def _spec(o: dict[str, Any]) -> SimulatorSpec:

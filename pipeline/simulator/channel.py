@@ -51,6 +51,7 @@ class Channel:
         self.lifetime = self.lifetime_left = 0
         self.blocks_to_status = 1
         self.level_db = -math.inf
+        self.overdue_ns = 0  # how long after their plan packets left, at most, since the truth file was told
         self._fresh = False
         self._note = note
         self._pending = 0  # frames made but not yet in a packet
@@ -76,6 +77,12 @@ class Channel:
     def sent_until(self) -> int:
         """Timestamp of the first frame not yet in a packet."""
         return (self.timestamp - self._pending) % TIMESTAMPS
+
+    @property
+    def sent_until_utc_ns(self) -> int:
+        """When the first frame not yet in a packet was sampled, true UTC."""
+        assert self.timeline is not None
+        return self.timeline.utc_ns(self.frame - self._pending)
 
     def begin(self, timeline: Timeline) -> None:
         """Put the next frame on `timeline` as its frame 0."""

@@ -4,6 +4,10 @@ The schedule is absolute on CLOCK_MONOTONIC, with UTC tied to it once at the sta
 drift, a step of the host's clock does not touch it, and after a stall everything overdue leaves in a burst,
 as from the real one. A block's packets leave when its last sample exists, plus latency and jitter; its
 status is built then, against the timestamp of the next packet, so a pair can be late but never early.
+
+radiod has a thread for each channel; here one process serves them in turn, and each block begins with another
+one. In a fixed order the last of a hundred would have all its packets and pairs late by the time that the others
+take, which nobody who receives it could tell from the time itself. How late it really was goes to the truth file.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ class Radiod:
             raise
         self.source_port: int = self._socket.getsockname()[1]
         self._random = random.Random(f"{run.spec.seed} {generation} radiod")
+        self._turns = random.Random(f"{run.spec.seed} {generation} turns")
         self._in_flight: list[tuple[int, int, bytes, tuple[str, int]]] = []
         self._order = count()
         self._base_ns, self._block = begin_ns, 0
@@ -155,22 +160,30 @@ class Radiod:
         start_ns = self._block_start(self._block)
         at_ns, due_ns = self._at_ns(start_ns), self._block_due_ns
         to_prepare: list[tuple[Channel, int]] = []
-        for place, channel in enumerate(list(self._roster.channels.values())):
+        for place, channel in self._in_turn():
             packets = channel.block(self._is_mute(channel, at_ns), self._is_zero(channel, at_ns))
             for packet in packets:
                 for delivery in channel.line.feed(packet, due_ns, at_ns / 1e9):
                     self._deliver(delivery, due_ns)
+            if packets:
+                channel.overdue_ns = max(channel.overdue_ns, self._run.clock.now_ns() - due_ns)
             channel.blocks_to_status -= 1
             if channel.blocks_to_status <= 0 and channel.state.status_interval:
                 channel.blocks_to_status = channel.state.status_interval
-                self._send_status(channel, self._status_group(channel), channel.plan.late_status)
-                self._roster.note_progress(channel)
+                late_ns = self._send_status(channel, self._status_group(channel), channel.plan.late_status)
+                self._roster.note_progress(channel, late_ns)
             if (self._block + place) % BLOCKS_PER_SECOND == 0:
                 to_prepare.append((channel, channel.frame // channel.state.sample_rate_hz + 1))
             self._roster.age(channel)
         # After the sending, one channel at a time: synthesis must not hold up the block it follows.
         for channel, second in to_prepare:
             channel.prepare(second)
+
+    def _in_turn(self) -> list[tuple[int, Channel]]:
+        """(place, channel) of all channels, beginning anywhere."""
+        channels = list(enumerate(self._roster.channels.values()))
+        first = self._turns.randrange(len(channels)) if channels else 0
+        return channels[first:] + channels[:first]
 
     def _is_mute(self, channel: Channel, at_ns: int) -> bool:
         # Untuned or outside the front end's coverage there is nothing to send (ka9q-radio linear.c).
@@ -212,23 +225,25 @@ class Radiod:
             _, _, data, destination = heapq.heappop(self._in_flight)
             self._socket.sendto(data, destination)
 
-    def _send_status(self, channel: Channel, destination: tuple[str, int], late_chance: float = 0.0) -> None:
+    def _send_status(self, channel: Channel, destination: tuple[str, int], late_chance: float = 0.0) -> int:
+        """Send the channel's status; how much later its GPS_TIME is than its RTP_TIMESNAP was sampled, ns."""
         delay_ns = 0
         if late_chance and self._random.random() < late_chance:
             delay_ns = round(self._random.uniform(*channel.plan.late_status_s) * 1e9)
             late_ms = delay_ns / 1e6
             self._run.truth.note("late_status", ssrc=channel.state.ssrc, rtp=channel.timesnap, late_ms=late_ms)
         channel.status_packets += 1
-        data = encode_status(channel.state, self._counters(channel, delay_ns))
+        utc_ns = self._run.clock.utc(self._run.clock.now_ns()) + delay_ns
+        data = encode_status(channel.state, self._counters(channel, utc_ns))
         if delay_ns:
             self._delay(self._run.clock.now_ns() + delay_ns, data, destination)
         else:
             self._socket.sendto(data, destination)
+        return utc_ns - channel.sent_until_utc_ns
 
-    def _counters(self, channel: Channel, delay_ns: int) -> Counters:
-        utc_ns = self._run.clock.utc(self._run.clock.now_ns()) + delay_ns + round(self._spec.clock_offset_s * 1e9)
+    def _counters(self, channel: Channel, utc_ns: int) -> Counters:
         return Counters(
-            gps_time_ns=gps_time_ns(utc_ns),
+            gps_time_ns=gps_time_ns(utc_ns + round(self._spec.clock_offset_s * 1e9)),
             rtp_timesnap=channel.timesnap,
             input_samples=self._block * (INPUT_RATE_HZ // BLOCKS_PER_SECOND),
             data_packets=channel.data_packets,

@@ -55,6 +55,7 @@ class Run:
         self.clock = clock
         self.truth = truth
         self.origin_ns: int | None = None  # CLOCK_MONOTONIC of the first sample
+        self.overdue_ns = 0  # how long after its plan any packet left, at most
         self.numbers = count()
         self.frontend_stalls = sorted(spec.frontend_stalls)
 
@@ -132,9 +133,9 @@ class Roster:
         for ssrc in list(self.channels):
             self.remove(ssrc, reason)
 
-    def note_progress(self, channel: Channel) -> None:
-        """Tell the truth file how far a channel has come."""
-        self._note_end(channel, "progress")
+    def note_progress(self, channel: Channel, pair_late_ns: int) -> None:
+        """Tell the truth file how far a channel has come, and how late the status is that says it to others."""
+        self._note_end(channel, "progress", pair_late_ns=pair_late_ns)
 
     def _state(self, ssrc: int, spec: ChannelSpec) -> ChannelState:
         return ChannelState(
@@ -218,5 +219,8 @@ class Roster:
             seq_next=channel.sequence_number,
             frames=channel.frame,
             utc_ns=self._run.clock.utc(self._run.clock.now_ns()),
+            overdue_ns=channel.overdue_ns,
             **facts,
         )
+        self._run.overdue_ns = max(self._run.overdue_ns, channel.overdue_ns)
+        channel.overdue_ns = 0

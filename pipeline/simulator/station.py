@@ -41,21 +41,24 @@ class Ready:
 
 def run_simulator(
     spec: SimulatorSpec, stop: Callable[[], bool], ready: Callable[[Ready], None] = lambda _: None
-) -> None:
+) -> int:
     """Send until `stop()` or `spec.duration_s`; `stop` is asked at least every 0.1 s.
 
+    Returns how long after its planned instant a packet left, at most, ns: what this machine adds to the simulation.
     Call it from a single-threaded process: it forks when there are NTP servers. Raises SimulatorError.
     """
     interface = find_interface(spec.interface)
     truth = TruthFile(spec.truth)
     try:
         with running_farm(spec.ntp_servers, spec.seed) as addresses:
-            station = _Station(Run(spec, interface, Clock.start(), truth), stop)
+            run = Run(spec, interface, Clock.start(), truth)
+            station = _Station(run, stop)
             ready(Ready(os.getpid(), station.start_utc_ns, station.source_port, addresses))
             try:
                 station.live()
             finally:
                 station.close()
+            return run.overdue_ns
     except OSError as error:
         raise SimulatorError(f"simulator: {error}") from error
     finally:

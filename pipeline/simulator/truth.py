@@ -9,9 +9,11 @@ packet      fate (dropped, duplicate, late, reordered), ssrc, timeline, seq, rtp
 mute        ssrc, timeline, rtp, frames: made but not sent, sequence numbers run on without a hole
 zero        ssrc, timeline, rtp, frames: sent as zeros
 encoding    ssrc, timeline, rtp, encoding: from this timestamp on
-progress    ssrc, timeline, rtp_next, seq_next, frames, utc_ns: all before rtp_next has left or has a line
+progress    ssrc, timeline, rtp_next, seq_next, frames, utc_ns: all before rtp_next has left or has a line;
+            overdue_ns: so long after the planned instant packets left, at most, since the line before;
+            pair_late_ns: so much later than its RTP_TIMESNAP was sampled is the GPS_TIME of the status just sent
 late_status ssrc, rtp, late_ms: this status pair is late by so much
-removed     ssrc, timeline, rtp_next, seq_next, reason: nothing follows on this timeline
+removed     ssrc, timeline, rtp_next, seq_next, overdue_ns, reason: nothing follows on this timeline
 restart     utc_ns, silent_s
 """
 

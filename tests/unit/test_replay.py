@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import signal
 import socket
@@ -292,6 +293,7 @@ def test_simulate_says_where_it_sends_and_a_signal_ends_it_with_0(number: signal
     assert (ready["data_address"], ready["status_address"]) == (f"{group}:5004", f"{control}:5006")
     assert len(ready["ntp_addresses"]) == 1
     assert "X: ssrc 77, 16000 Hz S16BE" in errors
+    assert re.search(r"packets left at most \d+\.\d{3} ms after they were to", errors)
     assert [t.ssrc for t in Truth.read(truth).timelines] == [5_000_000, 77]
     assert [e["reason"] for e in Truth.read(truth).events if e["kind"] == "removed"] == ["stop", "stop"]
 

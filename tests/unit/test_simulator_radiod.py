@@ -246,6 +246,32 @@ def test_status_pairs_name_the_next_packet_and_are_late_only(bench: Open) -> Non
         assert 2_000_000 <= status.gps_time - true_gps < 17_000_001
 
 
+def test_no_channel_is_always_served_after_another(bench: Open) -> None:
+    b = bench(count=5)
+    b.go(30.0)
+    heard = [s.output_ssrc or 0 for _, s in b.statuses]
+    for turns in ([p.ssrc for p in b.rtp], heard):
+        blocks = [turns[n : n + 5] for n in range(0, len(turns), 5)]
+        assert {block[0] for block in blocks} == {block[-1] for block in blocks} == {1, 2, 3, 4, 5}
+        assert all(sorted(block) == [1, 2, 3, 4, 5] for block in blocks)
+
+
+def test_truth_says_how_late_pairs_are_and_how_late_packets_left(bench: Open) -> None:
+    b = bench(latency_ms=2.0, stalls=((1.0, 0.4),))
+    b.go(2.0)
+    b.now_ns += 300_000_000  # the machine did something else
+    b.go(1.0)
+    (timeline,) = b.truth().timelines
+    noted = [e for e in b.truth().events if e["kind"] == "progress"]
+    for event, (_, status) in zip(noted, b.statuses, strict=True):
+        true_gps = gps_time_ns(timeline.utc_ns(timeline.frame(status.rtp_timesnap or 0)))
+        assert (event["rtp_next"], event["pair_late_ns"]) == (status.rtp_timesnap, (status.gps_time or 0) - true_gps)
+    # Blocks end at multiples of 20 ms, leave 2 ms later, and this clock goes in steps of 5 ms.
+    late_ms = [(e["overdue_ns"] / 1e6, e["pair_late_ns"] / 1e6) for e in noted]
+    assert late_ms == [(3, 5), (3, 5), (3, 385), (3, 5), (303, 285), (263, 5), (3, 5)]
+    assert b.run.overdue_ns == 303_000_000
+
+
 def test_input_samples_agree_with_the_timestamp(bench: Open) -> None:
     b = bench()
     b.go(2.0)

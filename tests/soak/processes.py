@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +35,13 @@ def descriptors(pid: int) -> int | None:
     return None
 
 
+def cpu_s(pid: int) -> float | None:
+    """CPU time of a process, user + system, all threads (clock_getcpuclockid(3)); /proc/PID/stat is coarser."""
+    with contextlib.suppress(OSError):
+        return time.clock_gettime((~pid << 3) | 2)
+    return None
+
+
 def shared_mb(instance: str) -> float:
     """Pages of the instance's shared memory that exist."""
     total = 0
@@ -44,9 +53,19 @@ def shared_mb(instance: str) -> float:
 
 @dataclass
 class Course:
-    """Samples of one process name: (seconds since its process began to be seen, kB, descriptors), by pid."""
+    """Samples of one process name: (seconds since its process began to be seen, kB, descriptors), by pid.
+
+    `cpu` has the CPU seconds that each process had used when it was first and when it was last seen; one that
+    was started in the meantime had used none at first.
+    """
 
     lives: dict[int, list[tuple[float, int, int]]] = field(default_factory=lambda: defaultdict(list))
+    cpu: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds that all processes of this name were seen to use."""
+        return sum(last - first for first, last in self.cpu.values())
 
     def growth_kb_h(self, settled_s: float) -> float | None:
         """Slope over the lives longer than `settled_s`, their beginnings left out; None when there is none."""
@@ -84,12 +103,18 @@ class Watch:
 
     def look(self, now: float) -> None:
         for name, pid in pids(self._board).items():
-            kb, fds = anonymous_kb(pid), descriptors(pid)
-            if kb is not None and fds is not None:
-                age = now - self._since.setdefault(pid, now)
-                self.courses[name].lives[pid].append((age, kb, fds))
+            kb, fds, used = anonymous_kb(pid), descriptors(pid), cpu_s(pid)
+            if kb is not None and fds is not None and used is not None:
+                age, course = now - self._since.setdefault(pid, now), self.courses[name]
+                course.lives[pid].append((age, kb, fds))
+                course.cpu[pid] = (course.cpu[pid][0] if pid in course.cpu else 0.0 if self.shared else used, used)
         self.segment_counts.append(len(segments(self.instance)))
         self.shared.append(shared_mb(self.instance))
+
+    def cpu_shares(self) -> tuple[float, float, float]:
+        """CPU seconds of all workers, of the supervisor and of the NTP monitor between the first look and the last."""
+        used = {name: course.cpu_s for name, course in self.courses.items()}
+        return sum(used.values()) - used["supervisor"] - used["ntp"], used["supervisor"], used["ntp"]
 
     def lines(self, settled_s: float) -> list[str]:
         """A line a process."""
@@ -112,3 +137,31 @@ class Watch:
         if len(set(self.segment_counts)) > 1:
             found.append(f"segments came and went: {sorted(set(self.segment_counts))}")
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """CPU seconds of the whole machine since it started (proc(5), stat)."""
+
+    busy_s: float
+    softirq_s: float
+    stolen_s: float
+
+    @classmethod
+    def now(cls) -> Machine:
+        """Until now."""
+        hertz = os.sysconf("SC_CLK_TCK")
+        user, nice, system, _idle, _wait, irq, softirq, steal = (
+            int(word) / hertz for word in Path("/proc/stat").read_text().split()[1:9]
+        )
+        return cls(user + nice + system + irq + softirq, irq + softirq, steal)
+
+    def since(self, before: Machine, length_s: float) -> str:
+        """What happened meanwhile, other programs included."""
+        busy, softirq, stolen = (
+            (getattr(self, name) - getattr(before, name)) / length_s for name in ("busy_s", "softirq_s", "stolen_s")
+        )
+        return (
+            f"machine: {busy:.2f} of {os.cpu_count()} cores busy, {softirq:.2f} of them in interrupts; "
+            f"{stolen:.2f} taken by its host"
+        )

@@ -152,7 +152,7 @@ class Roster:
             high_edge_hz=_EDGE_HZ,
             payload_type=CREATED_PAYLOAD_TYPE,
             status_interval=_STATUS_BLOCKS,
-            data_address=self._run.spec.data_address,
+            data_address=spec.data_address or self._run.spec.data_address,
             status_address=self._run.spec.status_address,
             source_port=self._source_port,
             ttl=self._run.spec.ttl,

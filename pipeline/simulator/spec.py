@@ -83,6 +83,7 @@ class ChannelSpec:
     gain_db: float = 20.0
     programme: str = ""  # "" = the simulator's
     faults: FaultPlan | None = None  # None = the simulator's
+    data_address: tuple[str, int] | None = None  # None = the simulator's
 
     def __post_init__(self) -> None:
         if not self.ssrc:

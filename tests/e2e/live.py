@@ -88,6 +88,8 @@ servers = [{servers}]
             f"ssrc = {channel.ssrc}\n"
             f'sample_rate_hz = {channel.sample_rate_hz}\nencoding = "{channel.encoding}"\n'
         )
+        if channel.data_address is not None:
+            text += f'data_address = "{channel.data_address[0]}:{channel.data_address[1]}"\n'
     path = folder / "grape.toml"
     path.write_text(text)
     return path

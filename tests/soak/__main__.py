@@ -7,12 +7,13 @@
     python -m tests.soak wide             nine channels of 192 kHz for five minutes, undisturbed
     python -m tests.soak fuzz             a million hostile datagrams on one channel's ports, two minutes
 
-Options: --minutes N, --channels N, --kills N, --datagrams N, --folder DIR (its disk takes the files,
-4 MB a channel-minute, 43 MB at 192 kHz). Every sample that was sent must be in the files, bit for bit, or, where the
-simulator dropped it, listed, and every label within its bound; ends with status 1 if one is not. Where labels are
-beyond it by no more than the simulator says that it was late itself, the machine was too slow to tell: status 2.
-Everything stays on loopback. CPU times are for each minute of a channel, all of the kernel's that a process pays
-included: on loopback the simulator pays for what the kernel does with a packet until it is on a queue.
+Options: --minutes N, --channels N, --kills N, --datagrams N, --groups (a multicast group for each channel),
+--folder DIR (its disk takes the files, 4 MB a channel-minute, 43 MB at 192 kHz).
+
+Every sample that was sent must be in the files, bit for bit, or, where the simulator dropped it, listed, and every
+label within its bound; ends with status 1 if not. Where labels are beyond it by no more than the simulator says that
+it was late itself, the machine was too slow to tell: status 2. Everything stays on loopback. CPU times are for each
+minute of a channel; the simulator's has in it what the kernel does with a packet until it is on a queue.
 """
 
 from __future__ import annotations
@@ -63,11 +64,21 @@ class Plan:
     spared: int = 0
     faults: FaultPlan = field(default_factory=FaultPlan)
     rate_hz: int = 16_000
+    own_groups: bool = False
 
     def specs(self) -> tuple[ChannelSpec, ...]:
         """The nine of a GRAPE station, then made-up ones."""
         more = (ChannelSpec(f"EXTRA {n}", 1_000_000 + 10_000 * n) for n in range(self.channels))
-        return tuple(replace(c, sample_rate_hz=self.rate_hz) for c in (*WWV_CHU, *more)[: self.channels])
+        return tuple(
+            replace(c, sample_rate_hz=self.rate_hz, data_address=a_group() if self.own_groups else None)
+            for c in (*WWV_CHU, *more)[: self.channels]
+        )
+
+
+def a_group() -> tuple[str, int]:
+    """A multicast group that nothing else uses."""
+    names = new_names()
+    return names.group, names.data_port
 
 
 LOSSY = FaultPlan(loss=0.01, reorder=0.05, reorder_depth=20)
@@ -223,12 +234,13 @@ def main() -> int:
     parser.add_argument("--channels", type=int)
     parser.add_argument("--kills", type=int)
     parser.add_argument("--datagrams", type=int)
+    parser.add_argument("--groups", action="store_true", help="a multicast group for each channel, not one for all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="kept afterwards; default: a temporary one")
     wanted = vars(parser.parse_args())
     plan = PLANS[wanted["what"]]
     changed = {k: wanted[k] for k in ("minutes", "channels", "kills", "datagrams") if wanted[k] is not None}
-    plan = Plan(**{**vars(plan), **changed})
+    plan = Plan(**{**vars(plan), **changed, "own_groups": wanted["groups"]})
     folder = wanted["folder"] or Path(tempfile.mkdtemp(prefix="grape-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -516,6 +516,21 @@ def test_channel_may_be_sent_to_another_group(bench: Open) -> None:
     assert not b.of(2)
 
 
+def test_channels_may_have_groups_of_their_own_for_samples_and_status(bench: Open) -> None:
+    other = new_names().group
+    ears = receiver(find_interface("lo"), other, 5004)
+    status = receiver(find_interface("lo"), other, 5006)
+    try:
+        b = bench(channels=(ChannelSpec("A", 1e6, 1), ChannelSpec("B", 2e6, 2, data_address=(other, 5004))))
+        b.go(0.1)
+        assert [data[8:12] for data, _ in _drain(ears)] == [struct.pack("!I", 2)] * 5
+        assert [_decoded(data).output_ssrc for data, _ in _drain(status)] == [2]
+    finally:
+        ears.close()
+        status.close()
+    assert (len(b.of(1)), len(b.of(2)), [s.output_ssrc for _, s in b.statuses]) == (5, 0, [1])
+
+
 def test_garbage_on_the_control_group_does_no_harm(bench: Open) -> None:
     b = bench()
     rng = random.Random(3)

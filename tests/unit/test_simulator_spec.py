@@ -20,7 +20,10 @@ from pipeline.simulator.spec import (
 )
 
 FULL = SimulatorSpec(
-    channels=(*WWV_CHU, ChannelSpec("x", 1e6, 5, 24_000, "F32LE", faults=FaultPlan(drops=((1.0, 3),)))),
+    channels=(
+        *WWV_CHU,
+        ChannelSpec("x", 1e6, 5, 24_000, "F32LE", faults=FaultPlan(drops=((1.0, 3),)), data_address=("239.0.0.1", 5)),
+    ),
     faults=FaultPlan(mutes=((1.0, 2.5), (9.0, 1.0)), packet_frames=(180, 140), start_rtp=7),
     restarts=((60.0, 5.0),),
     frontend_stalls=((3.0, 0.5),),

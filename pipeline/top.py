@@ -16,7 +16,7 @@ from rich.text import Text
 
 from pipeline import DISTRIBUTION
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildRecord, ChildState
-from pipeline.supervision.report import (
+from pipeline.supervision.causes import (
     Level,
     Process,
     Row,
@@ -24,13 +24,11 @@ from pipeline.supervision.report import (
     age_s,
     channel_cause,
     duration_text,
-    fill_pct,
     health,
     minute_text,
     ntp_cause,
-    ntp_words,
-    up_text,
 )
+from pipeline.supervision.report import fill_pct, ntp_words, up_text
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.CRIT: "bold red"}
 NAME_WIDTH = 13

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.records import AnchorSource, ChannelRecord, ChannelState, ChildRecord, ChildState, NtpRecord, NtpState
-from pipeline.supervision.report import Process, Row, Snapshot
+from pipeline.supervision.causes import Process, Row, Snapshot
 
 S = 1_000_000_000
 NOW = 1_000 * S

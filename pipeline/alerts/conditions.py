@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pipeline.capacity import mb_per_day
 from pipeline.config import Config
 from pipeline.records import ChildState
-from pipeline.supervision.report import Level, Row, Snapshot, channel_cause, ntp_cause, silence_cause, supervisor_cause
+from pipeline.supervision.causes import Level, Row, Snapshot, channel_cause, ntp_cause, silence_cause, supervisor_cause
 
 # (kind, channel or "" for the instance)
 Key = tuple[str, str]

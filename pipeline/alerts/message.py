@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import DISTRIBUTION
 from pipeline.alerts.incidents import Event
 from pipeline.config import Station
-from pipeline.supervision.report import duration_text
+from pipeline.supervision.causes import duration_text
 
 WORDS = {
     "silent": ("silent", "heard again"),

@@ -24,8 +24,8 @@ from pipeline.config import Config
 from pipeline.logs import fields
 from pipeline.process import Lifeline, set_name
 from pipeline.shm import Board
+from pipeline.supervision.causes import Snapshot
 from pipeline.supervision.instance import runtime_dir
-from pipeline.supervision.report import Snapshot
 from pipeline.supervision.snapshot import take
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pipeline.cli.service import find_instance, instance_option
 from pipeline.config import ConfigError
 from pipeline.records import ChannelState, none_if_nan
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.report import Row, Snapshot, age_s, health
+from pipeline.supervision.causes import Row, Snapshot, age_s, health
 from pipeline.supervision.snapshot import take
 
 MISSING = {"error": "snapshot_missing"}

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline import PipelineError
+from pipeline.supervision.causes import Level, Snapshot, health
 from pipeline.supervision.control import Handler, Reply
-from pipeline.supervision.report import Level, Snapshot, health
 from pipeline.supervision.report_json import status_json
 from pipeline.supervision.snapshot import take
 

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from pipeline import __version__
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildState
-from pipeline.supervision.report import Row, Snapshot, age_s, channel_cause, health
+from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, health
 
 PREFIX = "grape_pipeline"
 Value = float | None

@@ -19,15 +19,7 @@ from pipeline.records import (
     ChildState,
     none_if_nan,
 )
-from pipeline.supervision.report import (
-    Level,
-    Row,
-    Snapshot,
-    age_s,
-    channel_cause,
-    health,
-    minute_text,
-)
+from pipeline.supervision.causes import Level, Row, Snapshot, age_s, channel_cause, health, minute_text
 
 CONTRACT_VERSION = "0.8"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.shm import Board
+from pipeline.supervision.causes import Process, Row, Snapshot
 from pipeline.supervision.instance import alive
-from pipeline.supervision.report import Process, Row, Snapshot
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6

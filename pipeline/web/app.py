@@ -20,7 +20,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.report import Level, supervisor_cause
+from pipeline.supervision.causes import Level, supervisor_cause
 from pipeline.supervision.snapshot import take
 from pipeline.web.live import absent_json, live_json
 

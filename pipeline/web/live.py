@@ -6,19 +6,17 @@ import math
 from typing import Any
 
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildState, none_if_nan
-from pipeline.supervision.report import (
+from pipeline.supervision.causes import (
     Row,
     Snapshot,
     age_s,
     channel_cause,
     duration_text,
-    fill_pct,
     health,
     minute_text,
     ntp_cause,
-    ntp_words,
-    up_text,
 )
+from pipeline.supervision.report import fill_pct, ntp_words, up_text
 
 
 def live_json(s: Snapshot, utc_s: float) -> dict[str, Any]:

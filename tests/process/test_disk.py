@@ -16,8 +16,8 @@ from helpers import Names, needs_root
 from pipeline import npz
 from pipeline import worker as worker_module
 from pipeline.records import ChannelState, ChildRecord, ChildState
+from pipeline.supervision.causes import Level, channel_cause
 from pipeline.supervision.instance import check_data_dir
-from pipeline.supervision.report import Level, channel_cause
 from pipeline.supervision.report import Row as StatusRow
 from process.fast_channel import FastChannel, fast_channel
 from process.small_disk import SmallDisk, small_disk

@@ -14,7 +14,7 @@ from pipeline.alerts.incidents import Event, Incidents
 from pipeline.alerts.message import MAX_TEXT, message
 from pipeline.config import Alerts, Channel, Config, ConfigError, Recorder, Station, parse_config
 from pipeline.records import UNKNOWN_NS, ChannelState, ChildState
-from pipeline.supervision.report import Row, Snapshot
+from pipeline.supervision.causes import Row, Snapshot
 from snapshots import NOW, S, row, snapshot
 
 CONFIG = Config(channels=(Channel("A", 1e6, 1),))  # 6.9 GB a day at most

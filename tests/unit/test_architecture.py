@@ -27,7 +27,7 @@ PURE = (
     "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "inspection",
     "audit", "audit.*",
     "supervision.restarts",
-    "supervision.report", "supervision.report_json", "supervision.changes",
+    "supervision.causes", "supervision.report", "supervision.report_json", "supervision.changes",
     "alerts.conditions", "alerts.incidents", "alerts.message", "capacity", "configedit", "configrules",
     "ntp.wire", "ntp.reading", "ntp.frequency", "ntp.peer", "ntp.plan", "ntp.select", "ntp.rows",
     "ntp.verdict", "ntp.words", "ntp.pool", "ntp.evaluation", "ntp.report", "ntp.engine", "simulator.spec",

@@ -8,8 +8,8 @@ from dataclasses import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.records import ChannelState, ChildState, NtpRecord
+from pipeline.supervision.causes import Snapshot
 from pipeline.supervision.metrics import text
-from pipeline.supervision.report import Snapshot
 from snapshots import NOW, S, row, snapshot
 
 

@@ -20,18 +20,8 @@ from pipeline.records import (
     NtpRecord,
     NtpState,
 )
-from pipeline.supervision.report import (
-    Level,
-    Process,
-    Row,
-    Snapshot,
-    channel_cause,
-    duration_text,
-    health,
-    lines,
-    ntp_cause,
-    supervisor_title,
-)
+from pipeline.supervision.causes import Level, Process, Row, Snapshot, channel_cause, duration_text, health, ntp_cause
+from pipeline.supervision.report import lines, supervisor_title
 from pipeline.supervision.report_json import status_json, stopped_json
 
 S = 1_000_000_000

@@ -13,7 +13,7 @@ import pytest
 from pipeline.__main__ import run
 from pipeline.records import ChannelState
 from pipeline.shm import Board
-from pipeline.supervision.report import Snapshot
+from pipeline.supervision.causes import Snapshot
 from pipeline.terminal import Key, parse_keys
 from pipeline.top import View, absent, frame
 from snapshots import NOW, S, row, snapshot

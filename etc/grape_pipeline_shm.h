@@ -1,4 +1,4 @@
-/* grape-pipeline's shared memory for readers in C: layout version 1.
+/* grape-pipeline's shared memory for readers in C: layout version 2.
  *
  * The segment /grape-pipeline-<instance> is POSIX shared memory of mode 0644. Map it read-only:
  *
@@ -35,7 +35,7 @@
 #include <string.h>
 
 #define GRAPE_MAGIC UINT64_C(0x314c504550415247) /* "GRAPEPL1" */
-#define GRAPE_VERSION 1u
+#define GRAPE_VERSION 2u
 #define GRAPE_READ_TRIES 64
 #define GRAPE_DIAGNOSTICS_SIZE 16384 /* JSON text in the diagnostics cell, at most */
 
@@ -53,7 +53,9 @@ struct grape_header { /* at byte 0 of the segment */
     uint32_t channel_stride;         /* 52 */
     uint32_t children_offset;        /* 56 first of max_channels + 2 cells of struct grape_child: */
     uint32_t child_stride;           /* 60 the supervisor, the NTP monitor, then the channels' workers */
-    char     instance[64];           /* 64 UTF-8, NUL padded */
+    uint32_t alerts_offset;          /* 64 cell of struct grape_child: the process that sends alerts, if there is one */
+    uint32_t alerts_report_offset;   /* 68 cell of struct grape_alerts */
+    char     instance[64];           /* 72 UTF-8, NUL padded */
 } __attribute__((packed));
 
 struct grape_ntp { /* 104 bytes */
@@ -76,7 +78,7 @@ struct grape_ntp { /* 104 bytes */
     char     source[40];                /*  64 what the offset comes from, UTF-8, NUL padded */
 } __attribute__((packed));
 
-struct grape_channel { /* 388 bytes */
+struct grape_channel { /* 432 bytes */
     int64_t  heartbeat_monotonic_ns;    /*   0 CLOCK_MONOTONIC of this publication, ns */
     int64_t  started_monotonic_ns;      /*   8 CLOCK_MONOTONIC of the worker's start, ns */
     int64_t  last_packet_monotonic_ns;  /*  16 CLOCK_MONOTONIC when a packet was last taken, ns */
@@ -92,28 +94,34 @@ struct grape_channel { /* 388 bytes */
     uint64_t packets_reordered;         /*  96 came after a later one, in time */
     uint64_t packets_bad;               /* 104 malformed, foreign or off every timeline */
     uint64_t socket_dropped;            /* 112 of packets_lost, those for which the receive buffer had no room */
-    int64_t  anchor_uncertainty_ns;     /* 120 bound on the label error, ns */
-    double   frequency_hz;              /* 128 carrier, Hz */
-    double   write_ms;                  /* 136 duration of the newest write, ms */
-    double   level_dbfs;                /* 144 mean power of the newest second or so, dB relative to full scale */
-    double   completeness_pct;          /* 152 of the newest file, percent */
-    double   minute_fill_pct;           /* 160 of the running minute, percent received so far */
-    double   radiod_offset_ms;          /* 168 radiod host's clock - this host's clock by the status stamps, ms, upper bound */
-    uint32_t pid;                       /* 176 of the worker */
-    uint32_t ssrc;                      /* 180 RTP synchronisation source */
-    uint32_t sample_rate_hz;            /* 184 in force */
-    uint32_t epoch_id;                  /* 188 RTP timelines counted */
-    uint32_t socket_buffer_bytes;       /* 192 receive buffer the kernel granted, bytes */
-    uint32_t backlog;                   /* 196 minutes that are over and not on disk */
-    uint8_t  state;                     /* 200 0 starting 1 recording 2 silent 3 unanchored 4 blocked 5 stopped */
-    uint8_t  anchor_source;             /* 201 0 none 1 radiod 2 ntp 3 wall_clock 4 wwv 5 wwvh 6 chu */
-    uint8_t  encoding;                  /* 202 radiod's number: 1 S16LE 2 S16BE 4 F32LE 6 F16LE 8 F32BE 9 F16BE */
-    uint8_t  owned;                     /* 203 1 = radiod's newest status says that this program created the channel */
-    char     name[64];                  /* 204 channel name, UTF-8, NUL padded */
-    char     reason[120];               /* 268 one line why state is what it is */
+    uint64_t gap_events;                /* 120 gaps listed in the files, since the instance started */
+    uint64_t bytes_written;             /* 128 size of the files, since the instance started, bytes */
+    int64_t  disk_free_bytes;           /* 136 room on the disk of the files when the newest was written, bytes */
+    int64_t  anchor_uncertainty_ns;     /* 144 bound on the label error, ns */
+    double   frequency_hz;              /* 152 carrier, Hz */
+    double   write_ms;                  /* 160 duration of the newest write, ms */
+    double   level_dbfs;                /* 168 mean power of the newest second or so, dB relative to full scale */
+    double   completeness_pct;          /* 176 of the newest file, percent */
+    double   minute_fill_pct;           /* 184 of the running minute, percent received so far */
+    double   radiod_offset_ms;          /* 192 radiod host's clock - this host's clock by a status pair of the last 10 s, ms, at least */
+    double   overload_age_s;            /* 200 since radiod's A/D converter was last overloaded, by a status of the last 10 s, s */
+    double   oldest_wait_s;             /* 208 how long the oldest minute that is not on disk has been over, s; NaN = none */
+    uint32_t pid;                       /* 216 of the worker */
+    uint32_t ssrc;                      /* 220 RTP synchronisation source */
+    uint32_t sample_rate_hz;            /* 224 in force */
+    uint32_t epoch_id;                  /* 228 RTP timelines counted */
+    uint32_t socket_buffer_bytes;       /* 232 receive buffer the kernel granted, bytes */
+    uint32_t backlog;                   /* 236 minutes that are over and not on disk */
+    uint32_t radiod_flags;              /* 240 bit 0 radiod's AGC is on */
+    uint8_t  state;                     /* 244 0 starting 1 recording 2 silent 3 unanchored 4 blocked 5 stopped */
+    uint8_t  anchor_source;             /* 245 0 none 1 radiod 2 ntp 3 wall_clock 4 wwv 5 wwvh 6 chu */
+    uint8_t  encoding;                  /* 246 radiod's number: 1 S16LE 2 S16BE 4 F32LE 6 F16LE 8 F32BE 9 F16BE */
+    uint8_t  owned;                     /* 247 1 = radiod's newest status says that this program created the channel */
+    char     name[64];                  /* 248 channel name, UTF-8, NUL padded */
+    char     reason[120];               /* 312 one line why state is what it is */
 } __attribute__((packed));
 
-struct grape_child { /* 224 bytes */
+struct grape_child { /* 312 bytes */
     int64_t  started_monotonic_ns;      /*   0 CLOCK_MONOTONIC of the fork, ns */
     int64_t  changed_monotonic_ns;      /*   8 CLOCK_MONOTONIC of the last change of state, ns */
     int64_t  heartbeat_monotonic_ns;    /*  16 CLOCK_MONOTONIC of this record, ns */
@@ -121,8 +129,28 @@ struct grape_child { /* 224 bytes */
     uint32_t pid;                       /*  28 0 = not running */
     int32_t  last_status;               /*  32 last wait status as os.waitstatus_to_exitcode gives it */
     uint32_t state;                     /*  36 0 stopped 1 starting 2 running 3 backoff 4 stopping 5 fatal */
-    char     name[64];                  /*  40 supervisor, ntp or the channel's id */
+    char     name[64];                  /*  40 supervisor, ntp, alerts or the channel's id */
     char     reason[120];               /* 104 one line why state is what it is */
+    int64_t  trouble_monotonic_ns;      /* 224 CLOCK_MONOTONIC since when something is wrong with it, ns */
+    int64_t  paused_monotonic_ns;       /* 232 CLOCK_MONOTONIC when the supervisor last could not run for seconds, ns */
+    double   paused_s;                  /* 240 for how long that was, s */
+    double   window_s;                  /* 248 what fields in _1m are about: so many seconds before this record, at most 60; NaN = none yet */
+    double   cpu_pct_1m;                /* 256 CPU time, percent of a core */
+    uint64_t packets_received_1m;       /* 264 as in the channel's record, within the window */
+    uint64_t packets_lost_1m;           /* 272 the same */
+    uint64_t packets_reordered_1m;      /* 280 the same */
+    uint64_t packets_bad_1m;            /* 288 the same */
+    uint64_t socket_dropped_1m;         /* 296 the same */
+    uint64_t bytes_written_1m;          /* 304 the same */
+} __attribute__((packed));
+
+struct grape_alerts { /* 152 bytes */
+    int64_t  heartbeat_monotonic_ns;    /*   0 CLOCK_MONOTONIC of this record, ns */
+    uint64_t sent;                      /*   8 messages that somebody took, since the process started */
+    uint64_t given_up;                  /*  16 messages that nobody took, after all tries */
+    uint32_t open;                      /*  24 incidents that were told and are not over */
+    uint32_t waiting;                   /*  28 messages that are still to go out */
+    char     reason[120];               /*  32 why the newest try failed; empty when it did not */
 } __attribute__((packed));
 
 static inline const struct grape_header *grape_header(const void *base, size_t size)

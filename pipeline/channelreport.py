@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,18 +13,63 @@ import numpy as np
 from pipeline.briefstatus import BriefStatus
 from pipeline.config import Channel
 from pipeline.minutefile import stamp
-from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelState
+from pipeline.records import FLAG_AGC, UNKNOWN_NS, AnchorSource, ChannelRecord, ChannelState
 from pipeline.stream.cutter import Cutter
 from pipeline.stream.intake import Intake
 from pipeline.stream.journal import Kind
 from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, decode
 from pipeline.stream.timeline import MINUTE, SECOND, HostClock
+from pipeline.writer import Written
 
 SILENT_AFTER_S = 2.0
 LEVEL_FRAMES = 2000
 LEVEL_RECORDS = 32
 # A minute is written in about 0.1 s.
 SLOW_WRITE_S = 30.0
+RADIOD_LOOK_NS = 10 * SECOND
+
+
+@dataclass(slots=True)
+class RadiodWords:
+    """What radiod's statuses say of its receiver; looked up now and then, since reading one whole takes 0.2 ms."""
+
+    offset_ms: float = math.nan
+    overload_age_s: float = math.nan
+    flags: int = 0
+    next_ns: int = 0
+
+    def look(self, intake: Intake, heard_ns: int, now_ns: int, shift_ns: int) -> None:
+        """Take the newest status, heard at `heard_ns` of CLOCK_MONOTONIC; one from long ago says nothing."""
+        if now_ns < self.next_ns:
+            return
+        status, self.next_ns = intake.last_status, now_ns + RADIOD_LOOK_NS
+        if heard_ns == UNKNOWN_NS or now_ns - heard_ns > RADIOD_LOOK_NS or not isinstance(status, BriefStatus):
+            self.offset_ms, self.overload_age_s, self.flags = math.nan, math.nan, 0
+            self.next_ns = 0
+            return
+        detail = status.detail()
+        self.flags = FLAG_AGC if detail.get("agc_enable") else 0
+        self.overload_age_s = overload_age_s(detail)
+        self.offset_ms = _radiod_offset_ms(intake, shift_ns)
+
+
+def _radiod_offset_ms(intake: Intake, shift_ns: int) -> float:
+    """radiod's clock - this host's by the newest status pair, less the time that it was on its way."""
+    rows = intake.epoch.evidence.pairs.rows if intake.epoch is not None else []
+    if not rows:
+        return math.nan
+    _, utc_ns, arrival_ns = rows[-1]
+    # Where this host's clock was set, the pair's words may be of the same clock or of another host's: what is
+    # wrong either way is wrong.
+    return min((utc_ns - arrival_ns, utc_ns - arrival_ns - shift_ns), key=abs) / 1e6
+
+
+def overload_age_s(detail: Mapping[str, object]) -> float:
+    """Since the A/D converter was last overloaded (ka9q-radio status.h, AD_OVER, SAMPLES_SINCE_OVER); NaN = never."""
+    count, since, rate = (detail.get(key) for key in ("ad_over", "samples_since_over", "input_samprate"))
+    if not (isinstance(count, int) and isinstance(since, int) and isinstance(rate, int) and rate > 0 and count > 0):
+        return math.nan
+    return since / rate
 
 
 @dataclass(slots=True)
@@ -42,6 +88,10 @@ class Progress:
     failure: OSError | None = None
     writing_s: float = 0.0
     socket_dropped: int = 0
+    gaps: int = 0
+    bytes: int = 0
+    free_bytes: int = UNKNOWN_NS
+    radiod: RadiodWords = field(default_factory=RadiodWords)
     pid: int = field(default_factory=os.getpid)
 
     @classmethod
@@ -56,7 +106,16 @@ class Progress:
             before.last_packet_monotonic_ns,
             completeness_pct=before.completeness_pct,
             socket_dropped=before.socket_dropped,
+            gaps=before.gap_events,
+            bytes=before.bytes_written,
+            free_bytes=before.disk_free_bytes,
         )
+
+    def add_files(self, written: Written) -> None:
+        """Count what is now on disk."""
+        self.gaps += sum(len(minute.gaps) for minute in written.cut.minutes)
+        self.bytes += written.bytes
+        self.free_bytes = written.free_bytes
 
     def silent_ns(self, now_ns: int) -> int:
         """Time since the last packet was taken; 0 when there never was one."""
@@ -85,6 +144,7 @@ def describe(
     source, epoch = intake.source, intake.epoch
     anchor = cutter.anchor(epoch, host) if epoch is not None else None
     now_utc = cutter.now_utc(progress.silent_ns(now_ns), host)
+    progress.radiod.look(intake, progress.last_status_ns, now_ns, host.shift_ns)
     state, reason = (ChannelState.STOPPED, "") if stopped else _state(channel, intake, progress, now_ns)
     return ChannelRecord(
         heartbeat_monotonic_ns=now_ns,
@@ -102,18 +162,25 @@ def describe(
         packets_reordered=intake.reordered,
         packets_bad=source.bad,
         socket_dropped=progress.socket_dropped,
+        gap_events=progress.gaps,
+        bytes_written=progress.bytes,
+        disk_free_bytes=progress.free_bytes,
         anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
         frequency_hz=float(channel.frequency_hz),
         write_ms=progress.write_ms,
         level_dbfs=_level_dbfs(intake, channel.encoding),
         completeness_pct=progress.completeness_pct,
         minute_fill_pct=_fill_pct(intake, now_utc),
+        radiod_offset_ms=progress.radiod.offset_ms,
+        overload_age_s=progress.radiod.overload_age_s,
+        oldest_wait_s=_oldest_wait_s(cutter, now_utc),
         pid=progress.pid,
         ssrc=channel.ssrc,
         sample_rate_hz=epoch.rate_hz if epoch else channel.sample_rate_hz,
         epoch_id=epoch.id if epoch else 0,
         socket_buffer_bytes=buffer_bytes,
         backlog=_backlog(cutter, now_utc),
+        radiod_flags=progress.radiod.flags,
         state=state,
         anchor_source=anchor.source if anchor else AnchorSource.NONE,
         owned=int(isinstance(intake.last_status, BriefStatus) and intake.last_status.is_ours),
@@ -149,6 +216,11 @@ def _backlog(cutter: Cutter, now_utc: int | None) -> int:
     if cut is None or now_utc is None:
         return 0
     return max(1, (now_utc - cut.utc_ns) // MINUTE)
+
+
+def _oldest_wait_s(cutter: Cutter, now_utc: int | None) -> float:
+    cut = cutter.outstanding
+    return math.nan if cut is None or now_utc is None else max(0, now_utc - cut.utc_ns - MINUTE) / SECOND
 
 
 def _fill_pct(intake: Intake, now_utc: int | None) -> float:

@@ -13,9 +13,10 @@ from pipeline.diagnosis import clock, host, network, streams
 from pipeline.diagnosis.finding import Finding, fail, ok, warn
 from pipeline.listening import Heard, listen
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.causes import Level, Snapshot, health
+from pipeline.supervision.causes import Level, Snapshot
 from pipeline.supervision.instance import running_pid
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import health
 
 CAUSES = 3
 

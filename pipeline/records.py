@@ -213,6 +213,10 @@ class AnchorSource(IntEnum):
     CHU = 6
 
 
+# Of ChannelRecord.radiod_flags.
+FLAG_AGC = 1
+
+
 class _ChannelFields(NamedTuple):
     heartbeat_monotonic_ns: int = UNKNOWN_NS
     started_monotonic_ns: int = UNKNOWN_NS
@@ -229,6 +233,9 @@ class _ChannelFields(NamedTuple):
     packets_reordered: int = 0
     packets_bad: int = 0
     socket_dropped: int = 0
+    gap_events: int = 0
+    bytes_written: int = 0
+    disk_free_bytes: int = UNKNOWN_NS
     anchor_uncertainty_ns: int = UNKNOWN_NS
     frequency_hz: float = math.nan
     write_ms: float = math.nan
@@ -236,12 +243,15 @@ class _ChannelFields(NamedTuple):
     completeness_pct: float = math.nan
     minute_fill_pct: float = math.nan
     radiod_offset_ms: float = math.nan
+    overload_age_s: float = math.nan
+    oldest_wait_s: float = math.nan
     pid: int = 0
     ssrc: int = 0
     sample_rate_hz: int = 0
     epoch_id: int = 0
     socket_buffer_bytes: int = 0
     backlog: int = 0
+    radiod_flags: int = 0
     state: int = ChannelState.STARTING
     anchor_source: int = AnchorSource.NONE
     encoding: int = 0
@@ -271,19 +281,31 @@ class ChannelRecord(_ChannelFields, Record):
         Field("packets_reordered", "Q", "came after a later one, in time"),
         Field("packets_bad", "Q", "malformed, foreign or off every timeline"),
         Field("socket_dropped", "Q", "of packets_lost, those for which the receive buffer had no room"),
+        Field("gap_events", "Q", "gaps listed in the files, since the instance started"),
+        Field("bytes_written", "Q", "size of the files, since the instance started, bytes"),
+        Field("disk_free_bytes", "q", "room on the disk of the files when the newest was written, bytes"),
         Field("anchor_uncertainty_ns", "q", "bound on the label error, ns"),
         Field("frequency_hz", "d", "carrier, Hz"),
         Field("write_ms", "d", "duration of the newest write, ms"),
         Field("level_dbfs", "d", "mean power of the newest second or so, dB relative to full scale"),
         Field("completeness_pct", "d", "of the newest file, percent"),
         Field("minute_fill_pct", "d", "of the running minute, percent received so far"),
-        Field("radiod_offset_ms", "d", "radiod host's clock - this host's clock by the status stamps, ms, upper bound"),
+        Field(
+            "radiod_offset_ms",
+            "d",
+            "radiod host's clock - this host's clock by a status pair of the last 10 s, ms, at least",
+        ),
+        Field(
+            "overload_age_s", "d", "since radiod's A/D converter was last overloaded, by a status of the last 10 s, s"
+        ),
+        Field("oldest_wait_s", "d", "how long the oldest minute that is not on disk has been over, s; NaN = none"),
         Field("pid", "I", "of the worker"),
         Field("ssrc", "I", "RTP synchronisation source"),
         Field("sample_rate_hz", "I", "in force"),
         Field("epoch_id", "I", "RTP timelines counted"),
         Field("socket_buffer_bytes", "I", "receive buffer the kernel granted, bytes"),
         Field("backlog", "I", "minutes that are over and not on disk"),
+        Field("radiod_flags", "I", "bit 0 radiod's AGC is on"),
         Field("state", "B", "0 starting 1 recording 2 silent 3 unanchored 4 blocked 5 stopped"),
         Field("anchor_source", "B", "0 none 1 radiod 2 ntp 3 wall_clock 4 wwv 5 wwvh 6 chu"),
         Field("encoding", "B", "radiod's number: 1 S16LE 2 S16BE 4 F32LE 6 F16LE 8 F32BE 9 F16BE"),
@@ -314,6 +336,17 @@ class _ChildFields(NamedTuple):
     state: int = ChildState.STOPPED
     name: str = ""
     reason: str = ""
+    trouble_monotonic_ns: int = UNKNOWN_NS
+    paused_monotonic_ns: int = UNKNOWN_NS
+    paused_s: float = math.nan
+    window_s: float = math.nan
+    cpu_pct_1m: float = math.nan
+    packets_received_1m: int = 0
+    packets_lost_1m: int = 0
+    packets_reordered_1m: int = 0
+    packets_bad_1m: int = 0
+    socket_dropped_1m: int = 0
+    bytes_written_1m: int = 0
 
 
 class ChildRecord(_ChildFields, Record):
@@ -329,10 +362,49 @@ class ChildRecord(_ChildFields, Record):
         Field("pid", "I", "0 = not running"),
         Field("last_status", "i", "last wait status as os.waitstatus_to_exitcode gives it"),
         Field("state", "I", "0 stopped 1 starting 2 running 3 backoff 4 stopping 5 fatal"),
-        Field("name", "64s", "supervisor, ntp or the channel's id"),
+        Field("name", "64s", "supervisor, ntp, alerts or the channel's id"),
         Field("reason", "120s", "one line why state is what it is"),
+        Field("trouble_monotonic_ns", "q", "CLOCK_MONOTONIC since when something is wrong with it, ns"),
+        Field("paused_monotonic_ns", "q", "CLOCK_MONOTONIC when the supervisor last could not run for seconds, ns"),
+        Field("paused_s", "d", "for how long that was, s"),
+        Field(
+            "window_s",
+            "d",
+            "what fields in _1m are about: so many seconds before this record, at most 60; NaN = none yet",
+        ),
+        Field("cpu_pct_1m", "d", "CPU time, percent of a core"),
+        Field("packets_received_1m", "Q", "as in the channel's record, within the window"),
+        Field("packets_lost_1m", "Q", "the same"),
+        Field("packets_reordered_1m", "Q", "the same"),
+        Field("packets_bad_1m", "Q", "the same"),
+        Field("socket_dropped_1m", "Q", "the same"),
+        Field("bytes_written_1m", "Q", "the same"),
     )
 
 
-for _record in (NtpRecord, ChannelRecord, ChildRecord):
+class _AlertsFields(NamedTuple):
+    heartbeat_monotonic_ns: int = UNKNOWN_NS
+    sent: int = 0
+    given_up: int = 0
+    open: int = 0
+    waiting: int = 0
+    reason: str = ""
+
+
+class AlertsRecord(_AlertsFields, Record):
+    """What the process that sends alerts says of itself, about once a second."""
+
+    __slots__ = ()
+    LAYOUT: ClassVar[Layout] = Layout(
+        "alerts",
+        Field("heartbeat_monotonic_ns", "q", "CLOCK_MONOTONIC of this record, ns"),
+        Field("sent", "Q", "messages that somebody took, since the process started"),
+        Field("given_up", "Q", "messages that nobody took, after all tries"),
+        Field("open", "I", "incidents that were told and are not over"),
+        Field("waiting", "I", "messages that are still to go out"),
+        Field("reason", "120s", "why the newest try failed; empty when it did not"),
+    )
+
+
+for _record in (NtpRecord, ChannelRecord, ChildRecord, AlertsRecord):
     assert list(_record._fields) == [f.name for f in _record.LAYOUT.fields], _record

@@ -31,7 +31,7 @@ import posix_ipc
 from isal.isal_zlib import crc32
 
 from pipeline import PipelineError
-from pipeline.records import ChannelRecord, ChildRecord, NtpRecord, Record
+from pipeline.records import AlertsRecord, ChannelRecord, ChildRecord, NtpRecord, Record
 
 SLOT_HEADER_SIZE = 8
 CELL_HEADER = 64
@@ -236,10 +236,10 @@ def unlink(name: str) -> None:
 
 
 MAGIC = int.from_bytes(b"GRAPEPL1", "little")
-VERSION = 1
+VERSION = 2
 MAX_CHANNELS = 512
 HEADER_SIZE = 4096
-HEADER = struct.Struct("<QIIqqIIIIIIII64s")
+HEADER = struct.Struct("<QIIqqIIIIIIIIII64s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +259,8 @@ class Header:
     channel_stride: int
     children_offset: int
     child_stride: int
+    alerts_offset: int
+    alerts_report_offset: int
     instance: str
 
 
@@ -272,11 +274,12 @@ DIAGNOSTICS_SIZE = 16384
 
 
 class Board:
-    """The instance's segment: one NTP cell, one cell per channel, one per child.
+    """The instance's segment: one NTP cell, one cell per channel, one per child, two for alerts.
 
     `ntp` is written by the monitor, `channels[i]` by the worker of channel i,
     `children[i]` by the supervisor (0 itself, 1 the monitor, 2 + i the worker of channel
-    i), `diagnostics` (JSON text) by the monitor.
+    i) and so `alerts`, the process that tells, which writes `alerts_report`; `diagnostics`
+    (JSON text) by the monitor.
     """
 
     def __init__(self, segment: Segment, header: Header) -> None:
@@ -293,6 +296,8 @@ class Board:
             RecordCell(view, header.children_offset + i * header.child_stride, ChildRecord)
             for i in range(header.max_channels + 2)
         ]
+        self.alerts = RecordCell(view, header.alerts_offset, ChildRecord)
+        self.alerts_report = RecordCell(view, header.alerts_report_offset, AlertsRecord)
 
     @classmethod
     def create(cls, instance: str, supervisor_pid: int, utc_ns: int, monotonic_ns: int) -> Board:
@@ -303,11 +308,13 @@ class Board:
         channel_stride = cell_size(ChannelRecord.LAYOUT.size)
         children = channels + MAX_CHANNELS * channel_stride
         child_stride = cell_size(ChildRecord.LAYOUT.size)
+        alerts = children + (MAX_CHANNELS + 2) * child_stride
+        report = alerts + child_stride
         header = Header(
             MAGIC, VERSION, HEADER_SIZE, utc_ns, monotonic_ns, supervisor_pid, MAX_CHANNELS,
-            ntp, diagnostics, channels, channel_stride, children, child_stride, instance,
+            ntp, diagnostics, channels, channel_stride, children, child_stride, alerts, report, instance,
         )  # fmt: skip
-        segment = Segment.create(segment_name(instance), children + (MAX_CHANNELS + 2) * child_stride)
+        segment = Segment.create(segment_name(instance), report + cell_size(AlertsRecord.LAYOUT.size))
         values = [getattr(header, name) for name in Header.__slots__[:-1]]
         packed = HEADER.pack(*values, instance.encode())
         segment.buf[8 : HEADER.size] = packed[8:]
@@ -329,6 +336,7 @@ class Board:
             raise SharedMemoryError(
                 f"shared memory segment {segment.name} has layout {header.version}, this program reads {VERSION}"
             )
-        if segment.size < header.children_offset + (header.max_channels + 2) * header.child_stride:
+        workers = header.children_offset + (header.max_channels + 2) * header.child_stride
+        if segment.size < max(workers, header.alerts_report_offset + cell_size(AlertsRecord.LAYOUT.size)):
             raise SharedMemoryError(f"shared memory segment {segment.name} is cut short: {segment.size} bytes")
         return cls(segment, header)

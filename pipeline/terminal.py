@@ -25,10 +25,11 @@ from rich.text import Text
 from pipeline import PipelineError
 from pipeline.config import Config
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.causes import Level, Snapshot, supervisor_cause
+from pipeline.supervision.causes import Level, Snapshot
 from pipeline.supervision.control import ask
 from pipeline.supervision.instance import socket_path
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import supervisor_cause
 from pipeline.top import View, absent, frame
 
 REFRESH_S = 1.0

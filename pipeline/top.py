@@ -16,19 +16,9 @@ from rich.text import Text
 
 from pipeline import DISTRIBUTION
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildRecord, ChildState
-from pipeline.supervision.causes import (
-    Level,
-    Process,
-    Row,
-    Snapshot,
-    age_s,
-    channel_cause,
-    duration_text,
-    health,
-    minute_text,
-    ntp_cause,
-)
+from pipeline.supervision.causes import Level, Process, Row, Snapshot, age_s, channel_cause, duration_text, minute_text
 from pipeline.supervision.report import fill_pct, ntp_words, up_text
+from pipeline.supervision.troubles import health, ntp_cause, pause_text
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.CRIT: "bold red"}
 NAME_WIDTH = 13
@@ -108,6 +98,8 @@ def _head(s: Snapshot, level: Level, view: View) -> Text:
     since = age_s(s.supervisor.started_monotonic_ns, s.now_ns)
     if since is not None and s.supervisor_exists:
         line.append(f"  for {duration_text(since)}")
+    if (pause := pause_text(s)) and len(line.plain) + len(pause) < view.width - 12:
+        line.append(f"  {pause}")
     clock = _hms(view.utc_s)
     line.append(" " * max(2, view.width - len(line.plain) - len(clock)) + clock)
     return line
@@ -130,18 +122,22 @@ def _clock(s: Snapshot, view: View) -> Text:
 
 
 def _others(s: Snapshot, view: View) -> Text:
-    """The two processes that are not channels, and where the files go."""
-    parts = [f"{name} {_load(child, s, view)}" for name, child in (("supervisor", s.supervisor), ("ntp", s.monitor))]
-    parts.append(f"files {s.config.recorder.data_dir}")
-    return Text("  ".join(parts), style="dim")
+    """The processes that are not channels, and where the files go."""
+    line = ""
+    for pid in ("pid ", ""):
+        parts = [f"{child.name} {_load(child, s, view, pid)}" for child in s.children[: -len(s.rows) or None]]
+        line = "  ".join([*parts, f"files {s.config.recorder.data_dir}"])
+        if len(line) <= view.width:
+            break
+    return Text(line, style="dim")
 
 
-def _load(child: ChildRecord, s: Snapshot, view: View) -> str:
+def _load(child: ChildRecord, s: Snapshot, view: View, pid: str) -> str:
     found = s.processes.get(child.pid)
-    if found is None:
-        return "gone"
     restarts = f" restarted {child.restarts}x" if child.restarts else ""
-    return f"pid {child.pid} {_cpu(child, s, view)}% {found.rss_mb:.0f}M{restarts}"
+    if found is None:
+        return f"gone{restarts}"
+    return f"{pid}{child.pid} {_cpu(child, s, view)}% {found.rss_mb:.0f}M{restarts}"
 
 
 # The table

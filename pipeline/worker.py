@@ -260,6 +260,7 @@ class Worker:
         else:
             self._progress.dropped -= 1
             log.info("%s: minute %s came to the disk after all", self._channel.name, stamp(written.cut.utc_ns))
+        self._progress.add_files(written)
         self._progress.last_write_ns = now
         self._progress.write_ms = written.duration_s * 1e3
         for minute, path in zip(written.cut.minutes, written.paths, strict=True):

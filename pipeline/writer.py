@@ -23,6 +23,7 @@ import numpy.typing as npt
 from pipeline import npz
 from pipeline.config import Channel, Recorder
 from pipeline.minutefile import ARCHIVES, PARTS, Context, build, decoded, minute_path, part_path
+from pipeline.records import UNKNOWN_NS
 from pipeline.retention import sweep
 from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
@@ -41,13 +42,18 @@ MAPPING = ("sample_rate", "epoch_id", "rtp_timestamp", "sample0_utc_ns")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a job: the files, or the error that stopped it; and the minute tones in what was written."""
+    """What became of a job: the files, or the error that stopped it; and the minute tones in what was written.
+
+    `bytes` is the size of the files, `free_bytes` the room that an ordinary user has on their disk then.
+    """
 
     cut: Cut
     paths: tuple[Path, ...]
     error: OSError | None
     duration_s: float
     onsets: tuple[Onset, ...] = ()
+    bytes: int = 0
+    free_bytes: int = UNKNOWN_NS
 
 
 class Writer:
@@ -111,6 +117,7 @@ class Writer:
         error: OSError | None = None
         paths: list[Path] = []
         onsets: list[Onset] = []
+        size, free = 0, UNKNOWN_NS
         try:
             self._tidy(cut, contexts)
             tail, built = self._tail, []
@@ -125,6 +132,8 @@ class Writer:
             for minute, arrays in built:
                 paths.append(self._store(minute, arrays))
             self._tail = tail
+            size = sum(path.stat().st_size for path in paths)
+            free = _free_bytes(self._recorder.data_dir)
         except OSError as failure:
             error = failure
         except MemoryError:
@@ -133,7 +142,7 @@ class Writer:
             error = OSError(errno.EEXIST, str(failure))
         except BaseException as failure:
             self._fault = failure
-        self._result = Written(cut, tuple(paths), error, time.monotonic() - begin, tuple(onsets))
+        self._result = Written(cut, tuple(paths), error, time.monotonic() - begin, tuple(onsets), size, free)
         self._wake()
 
     def _tidy(self, cut: Cut, contexts: list[Context]) -> None:
@@ -187,9 +196,14 @@ class Writer:
         reserve = self._recorder.min_free_gb * 1e9
         if reserve > 0:
             folder.mkdir(parents=True, exist_ok=True)
-            state = os.statvfs(folder)
-            if state.f_bavail * state.f_frsize < reserve:
+            if _free_bytes(folder) < reserve:
                 raise OSError(errno.ENOSPC, f"less than min_free_gb = {self._recorder.min_free_gb:g} left", str(folder))
+
+
+def _free_bytes(folder: Path) -> int:
+    """Room for an ordinary user on the disk of `folder`."""
+    state = os.statvfs(folder)
+    return state.f_bavail * state.f_frsize
 
 
 def _same(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> bool:

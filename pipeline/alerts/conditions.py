@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.capacity import mb_per_day
-from pipeline.config import Config
 from pipeline.records import ChildState
-from pipeline.supervision.causes import Level, Row, Snapshot, channel_cause, ntp_cause, silence_cause, supervisor_cause
+from pipeline.supervision.causes import Level, Row, Snapshot, channel_cause, silence_cause
+from pipeline.supervision.troubles import disk_text, ntp_cause, supervisor_cause
 
 # (kind, channel or "" for the instance)
 Key = tuple[str, str]
-# Room has to grow by a quarter before the disk no longer counts as low.
-DISK_HYSTERESIS = 1.25
-# Where old days are removed the disk stays as full as it is, so only its last half day is news.
-RETENTION_DAYS = 0.5
 
 
 def conditions(s: Snapshot, free_gb: float | None, disk_was_low: bool) -> dict[Key, str]:
@@ -38,7 +33,7 @@ def _all(s: Snapshot, free_gb: float | None, disk_was_low: bool) -> Iterator[tup
         yield ("clock", ""), text
     for row in s.rows:
         yield from _channel(row, s)
-    if free_gb is not None and (text := _disk(s.config, free_gb, disk_was_low)):
+    if free_gb is not None and (text := disk_text(s, free_gb, disk_was_low)):
         yield ("disk", ""), text
 
 
@@ -49,17 +44,3 @@ def _channel(row: Row, s: Snapshot) -> Iterator[tuple[Key, str]]:
         yield ("silent", row.child.name), silence_text
     elif level is Level.CRIT:
         yield ("not_recording", row.child.name), text
-
-
-def _disk(config: Config, free_gb: float, was_low: bool) -> str:
-    """What is to be said of the disk; "" when there is room enough."""
-    rate = sum(mb_per_day(c, config.recorder.storage) for c in config.enabled_channels) / 1e3
-    if not rate:
-        return ""
-    days = max(0.0, free_gb - config.recorder.min_free_gb) / rate
-    wanted = config.alerts.disk_days
-    if config.recorder.retention_days:
-        wanted = min(wanted, RETENTION_DAYS)
-    if days >= wanted * (DISK_HYSTERESIS if was_low else 1.0):
-        return ""
-    return f"{free_gb:.1f} GB free on {config.recorder.data_dir}, {days:.1f} days at {rate:.1f} GB a day"

@@ -38,6 +38,8 @@ class Route:
     ) -> None:  # fmt: skip
         self.name = name
         self.sent = 0  # messages that the other side took
+        self.given_up = 0
+        self.failure = ""  # of the newest attempt
         self._start = start
         self._timeout_s = timeout_s
         self._delays_s = retry_delays_s
@@ -50,6 +52,11 @@ class Route:
     def busy(self) -> bool:
         """True while there is something to be sent."""
         return bool(self._waiting) or self._process is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are still to go out."""
+        return len(self._waiting)
 
     def add(self, message: Message) -> None:
         """Queue a message."""
@@ -80,13 +87,13 @@ class Route:
         elif status:
             self._failed(f"exit status {status}", now_s)
         else:
-            self.sent += 1
+            self.sent, self.failure = self.sent + 1, ""
             log.info("alert sent (%s): %s", self.name, self._waiting.popleft().subject)
             self._attempt, self._due_s = 0, now_s
         return True
 
     def _failed(self, why: str, now_s: float) -> None:
-        subject = self._waiting[0].subject
+        subject, self.failure = self._waiting[0].subject, f"{self.name}: {why}"
         if self._attempt < len(self._delays_s):
             delay_s = self._delays_s[self._attempt]
             log.warning("alert not sent (%s): %s; again in %g s: %s", self.name, why, delay_s, subject)
@@ -94,6 +101,7 @@ class Route:
             return
         log.error("alert given up (%s): %s: %s", self.name, why, subject)
         self._waiting.popleft()
+        self.given_up += 1
         self._attempt, self._due_s = 0, now_s
 
     def close(self) -> None:

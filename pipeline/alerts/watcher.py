@@ -23,6 +23,7 @@ from pipeline.alerts.message import Message, message
 from pipeline.config import Config
 from pipeline.logs import fields
 from pipeline.process import Lifeline, set_name
+from pipeline.records import AlertsRecord
 from pipeline.shm import Board
 from pipeline.supervision.causes import Snapshot
 from pipeline.supervision.instance import runtime_dir
@@ -95,6 +96,17 @@ class Watcher:
             route.step(now_s)
         return any(route.busy for route in self._routes)
 
+    def report(self) -> AlertsRecord:
+        """How the telling goes."""
+        return AlertsRecord(
+            heartbeat_monotonic_ns=time.monotonic_ns(),
+            sent=sum(route.sent for route in self._routes),
+            given_up=sum(route.given_up for route in self._routes),
+            open=self.open,
+            waiting=sum(route.waiting for route in self._routes),
+            reason=next((route.failure for route in self._routes if route.failure), ""),
+        )
+
     def close(self) -> None:
         """End what runs."""
         for route in self._routes:
@@ -144,6 +156,7 @@ def run(config: Config, board: Board, parent_pid: int) -> int:
     shown = -1
     while not life.stopping():
         watcher.look()
+        board.alerts_report.write(watcher.report())
         if watcher.open != shown:
             shown = watcher.open
             set_name("gp-alerts", f"alerts {config.recorder.instance} {shown} open")

@@ -15,8 +15,9 @@ from pipeline.cli.service import find_instance, instance_option
 from pipeline.config import ConfigError
 from pipeline.records import ChannelState, none_if_nan
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.causes import Row, Snapshot, age_s, health
+from pipeline.supervision.causes import Row, Snapshot, age_s
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import health
 
 MISSING = {"error": "snapshot_missing"}
 
@@ -67,6 +68,6 @@ def _recorder(row: Row, s: Snapshot) -> dict[str, Any]:
         "packets_late_total": r.packets_late,
         "packets_duplicate_total": r.packets_duplicate,
         "packets_resequenced_total": r.packets_reordered,
-        "gap_events_total": None,
+        "gap_events_total": r.gap_events,
         "completeness_pct": none_if_nan(r.completeness_pct),
     }

@@ -11,10 +11,10 @@ from pipeline.cli.common import config_option, json_option, load, print_json
 from pipeline.cli.service import find_instance, instance_option
 from pipeline.config import Config, ConfigError
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.causes import health
 from pipeline.supervision.report import lines
 from pipeline.supervision.report_json import status_json, stopped_json
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import health
 
 
 @click.command()

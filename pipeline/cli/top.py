@@ -32,7 +32,7 @@ def top(config_path: Path | None, instance: str | None, once: bool) -> int:
     if not once:
         terminal.run(name, config)
         return EXIT_OK
-    from pipeline.supervision.causes import health
+    from pipeline.supervision.troubles import health
 
     seen = terminal.once(name, config)
     return EXIT_NOT_RUNNING if seen is None else int(health(seen).level)

@@ -1,4 +1,4 @@
-"""What is wrong with an instance, in words, and how bad it is.
+"""What is wrong with a channel, in words, and how bad it is; the values that this is read from.
 
 Pure: a `Snapshot` holds everything, the time included. One rule decides what an operator
 is told about a channel (`channel_cause`): the first thing that is wrong, worst first.
@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 from pipeline.config import Config
-from pipeline.ntp.report import parse_diagnostics
-from pipeline.ntp.verdict import FLAG_DISAGREE
 from pipeline.records import (
+    FLAG_AGC,
     UNKNOWN_NS,
+    AlertsRecord,
     AnchorSource,
     ChannelRecord,
     ChannelState,
@@ -25,10 +25,10 @@ from pipeline.records import (
     ChildState,
     NtpRecord,
 )
+from pipeline.stream.rtp import ENCODING_NUMBERS
 
 SECOND_NS = 1_000_000_000
-# The supervisor writes its record every second, workers theirs a few times a second.
-SUPERVISOR_STALE_S = 10.0
+# Workers write their records a few times a second.
 WORKER_STALE_S = 10.0
 SILENT_WARN_S = 5.0
 SILENT_CRIT_S = 60.0
@@ -36,6 +36,8 @@ SILENT_CRIT_S = 60.0
 COMPLETE_PCT = 99.99
 # Of a file younger than this: older ones are no news.
 RECENT_FILE_S = 180.0
+# What is neither this stream nor RTP, of all that came within a minute.
+STRANGE_SHARE = 0.05
 
 
 class Level(IntEnum):
@@ -80,18 +82,14 @@ class Snapshot:
     config: Config = Config()
     filesystem: str | None = None
     ntp_diagnostics: bytes | None = None
+    alerts: ChildRecord = ChildRecord()  # without a name where none are configured
+    alerts_report: AlertsRecord = AlertsRecord()
 
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """The verdict on an instance, with a line per cause, the worst first."""
-
-    level: Level
-    causes: tuple[str, ...]
-
-
-Cause = tuple[Level, str]
-FINE: Cause = (Level.OK, "")
+    @property
+    def children(self) -> tuple[ChildRecord, ...]:
+        """All processes of the instance."""
+        own = (self.supervisor, self.monitor, *([self.alerts] if self.alerts.name else []))
+        return (*own, *(row.child for row in self.rows))
 
 
 def age_s(then_ns: int, now_ns: int) -> float | None:
@@ -116,20 +114,11 @@ def minute_text(utc_s: int) -> str | None:
     return datetime.fromtimestamp(utc_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if utc_s else None
 
 
+Cause = tuple[Level, str]
+FINE: Cause = (Level.OK, "")
+
+
 # Causes
-
-
-def supervisor_cause(s: Snapshot) -> Cause:
-    """Is anybody looking after the children?"""
-    age = age_s(s.supervisor.heartbeat_monotonic_ns, s.now_ns)
-    if not s.supervisor_exists:
-        return Level.CRIT, f"supervisor (pid {s.supervisor.pid}) is dead; start the instance again"
-    if age is None or age > SUPERVISOR_STALE_S:
-        told = "never gave a sign of life" if age is None else f"gave no sign of life for {duration_text(age)}"
-        return Level.CRIT, f"supervisor (pid {s.supervisor.pid}) {told}"
-    if s.supervisor.state == ChildState.STOPPING:
-        return Level.WARN, "the instance is stopping"
-    return FINE
 
 
 def process_cause(child: ChildRecord, now_ns: int) -> Cause:
@@ -152,33 +141,6 @@ def process_cause(child: ChildRecord, now_ns: int) -> Cause:
     return FINE
 
 
-def ntp_cause(s: Snapshot) -> Cause:
-    """Is the host clock's error known, and small?"""
-    level, text = process_cause(s.monitor, s.now_ns)
-    if level is not Level.OK:
-        return Level.WARN, text  # recording goes on without it
-    view = s.ntp.at(s.now_ns, s.config.ntp.stale_after_s)
-    published = age_s(s.ntp.published_monotonic_ns, s.now_ns)
-    if published is None:
-        return Level.WARN, "no verdict yet"
-    if published > s.config.ntp.stale_after_s:
-        return Level.WARN, f"nothing published for {duration_text(published)}"
-    why = str(parse_diagnostics(s.ntp_diagnostics).get("why") or "")
-    if view["state"] == "holdover":
-        return Level.WARN, f"holdover: {why or 'nothing answers'}"
-    if view["synced"]:
-        return FINE
-    if view["state"] == "starting":
-        return Level.WARN, "no verdict yet"
-    if not view["valid"]:
-        return Level.WARN, f"not synchronised: {why or 'no trustworthy server'}"
-    if s.ntp.flags & FLAG_DISAGREE:
-        return Level.WARN, why or "the local daemon contradicts the servers"
-    if abs(view["offset_ms"]) <= s.config.ntp.synced_within_ms:
-        return Level.WARN, f"host clock is known to within {view['uncertainty_ms']:.1f} ms only"
-    return Level.WARN, f"host clock is {view['offset_ms']:+.1f} ms off"
-
-
 def channel_cause(row: Row, s: Snapshot) -> Cause:
     """The first thing that is wrong with one channel, worst first."""
     if not s.supervisor_exists:  # what the records say is of the past
@@ -193,7 +155,7 @@ def channel_cause(row: Row, s: Snapshot) -> Cause:
     if r.state == ChannelState.BLOCKED:
         return Level.CRIT, f"{_minutes(r.backlog)} cannot be written: {r.reason or 'see log'}"
     # A restart is told while it is news; what a file lacks can be told for three minutes.
-    causes = (silence_cause(row, s.now_ns), process, _doubts(r, s))
+    causes = (silence_cause(row, s.now_ns), process, _doubts(row, s))
     return next((cause for cause in causes if cause[0] is not Level.OK), FINE)
 
 
@@ -216,38 +178,54 @@ def silence_cause(row: Row, now_ns: int) -> Cause:
     return FINE
 
 
-def _doubts(r: ChannelRecord, s: Snapshot) -> Cause:
+def _doubts(row: Row, s: Snapshot) -> Cause:
     """It records: what has to be known about that?"""
+    r = row.record
     if r.state == ChannelState.UNANCHORED:
         return Level.WARN, "packets arrive, waiting for the clock"
     if r.backlog > 1:
         return Level.WARN, f"{_minutes(r.backlog)} wait to be written"
-    written = age_s(r.last_write_monotonic_ns, s.now_ns)
+    text = _lacking(row, s.now_ns) or _otherwise(row, s.config) or _labels(r, s.config)
+    return (Level.WARN, text) if text else FINE
+
+
+def _lacking(row: Row, now_ns: int) -> str:
+    """What was lost; "" for nothing of late."""
+    r, child = row.record, row.child
+    if child.socket_dropped_1m:
+        size = f"receive buffer of {r.socket_buffer_bytes >> 10} KiB"
+        return f"the {size} was full: {child.socket_dropped_1m} packets lost within a minute"
+    if child.packets_bad_1m > STRANGE_SHARE * max(100, child.packets_received_1m):
+        return f"{child.packets_bad_1m} datagrams within a minute are another sender's, or not RTP"
+    written = age_s(r.last_write_monotonic_ns, now_ns)
     # The first file of a run begins where the run began and is no loss.
     recent = r.minutes_written > 1 and written is not None and written < RECENT_FILE_S
     if recent and r.completeness_pct < COMPLETE_PCT:
-        return Level.WARN, f"{(minute_text(r.last_minute_utc_s) or '')[11:16]}Z is {r.completeness_pct:.2f} % complete"
+        return f"{(minute_text(r.last_minute_utc_s) or '')[11:16]}Z is {r.completeness_pct:.2f} % complete"
     if r.minutes_dropped:
-        return Level.WARN, f"{_minutes(r.minutes_dropped)} had to be given up since the start"
-    if s.config.radiod.status_address and r.anchor_source in (AnchorSource.NTP, AnchorSource.WALL_CLOCK):
+        return f"{_minutes(r.minutes_dropped)} had to be given up since the start"
+    return ""
+
+
+def _labels(r: ChannelRecord, config: Config) -> str:
+    """Why the time may be less well known than it could be."""
+    if config.radiod.status_address and r.anchor_source in (AnchorSource.NTP, AnchorSource.WALL_CLOCK):
         source = AnchorSource(r.anchor_source).name.lower()
-        return Level.WARN, f"time comes from the host ({source}), not from radiod's status"
-    if r.anchor_uncertainty_ns / 1e6 > s.config.ntp.synced_within_ms:
-        return Level.WARN, f"labels may be wrong by up to {r.anchor_uncertainty_ns / 1e9:.1f} s"
-    return FINE
+        return f"time comes from the host ({source}), not from radiod's status"
+    if r.anchor_uncertainty_ns / 1e6 > config.ntp.synced_within_ms:
+        return f"labels may be wrong by up to {r.anchor_uncertainty_ns / 1e9:.1f} s"
+    return ""
 
 
-def health(s: Snapshot) -> Health:
-    """The worst of all causes, and every cause that is not OK as `name: cause`."""
-    found: list[tuple[Level, str]] = []
-    level, text = supervisor_cause(s)
-    found.append((level, text))
-    # Without a supervisor the children's records are of the past.
-    if level is not Level.CRIT:
-        level, text = ntp_cause(s)
-        found.append((level, f"ntp: {text}"))
-        for row in s.rows:
-            level, text = channel_cause(row, s)
-            found.append((level, f"{row.child.name}: {text}"))
-    bad = sorted((c for c in found if c[0] is not Level.OK), key=lambda c: -c[0])
-    return Health(max((c[0] for c in bad), default=Level.OK), tuple(c[1] for c in bad))
+def _otherwise(row: Row, config: Config) -> str:
+    """How radiod makes the stream, where that is not as configured or wanted; "" where it is."""
+    channel = next((c for c in config.enabled_channels if c.id == row.child.name), None)
+    r = row.record
+    if channel is None or r.state != ChannelState.RECORDING:
+        return ""
+    if r.sample_rate_hz not in (0, channel.sample_rate_hz):
+        return f"radiod sends {r.sample_rate_hz} Hz, not {channel.sample_rate_hz}; it is recorded as sent"
+    if r.encoding not in (0, ENCODING_NUMBERS.get(channel.encoding)):
+        made = next((name for name, number in ENCODING_NUMBERS.items() if number == r.encoding), str(r.encoding))
+        return f"radiod sends {made}, not {channel.encoding}; it is recorded as sent"
+    return "radiod's AGC is on and takes the fading out of the record" if r.radiod_flags & FLAG_AGC else ""

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pipeline import PipelineError
-from pipeline.supervision.causes import Level, Snapshot, health
+from pipeline.supervision.causes import Level
 from pipeline.supervision.control import Handler, Reply
 from pipeline.supervision.report_json import status_json
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import health
 
 if TYPE_CHECKING:
     from pipeline.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-
-MINUTE_NS = 60_000_000_000
-# Questions that are remembered, at most one each five seconds.
-MOST_LOOKS = 12
 
 
 def make_handler(supervisor: Supervisor) -> Handler:
@@ -55,7 +51,6 @@ def make_handler(supervisor: Supervisor) -> Handler:
 class _Api:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._looks: deque[Snapshot] = deque(maxlen=MOST_LOOKS)
 
     def healthz(self, _body: dict[str, Any]) -> Reply:
         """The supervisor is alive; that it answers is the answer."""
@@ -68,14 +63,8 @@ class _Api:
         return (200 if ready else 503), {"ready": ready, "causes": list(verdict.causes)}
 
     def status(self, _body: dict[str, Any]) -> Reply:
-        """Rates are those since an earlier question, a minute ago if there was one then."""
-        s = take(self._supervisor.board, self._supervisor.config)
-        while len(self._looks) > 1 and s.now_ns - self._looks[1].now_ns >= MINUTE_NS:
-            self._looks.popleft()
-        before = self._looks[0] if self._looks else None
-        if not self._looks or s.now_ns - self._looks[-1].now_ns >= MINUTE_NS // MOST_LOOKS:
-            self._looks.append(s)
-        return 200, status_json(s, before)
+        """The same as `status --json`."""
+        return 200, status_json(take(self._supervisor.board, self._supervisor.config))
 
     def metrics(self, _body: dict[str, Any]) -> Reply:
         """Prometheus' text; the library is loaded by the first question, for most stations never ask."""

@@ -15,7 +15,8 @@ from prometheus_client.registry import Collector
 
 from pipeline import __version__
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildState
-from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, health
+from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause
+from pipeline.supervision.troubles import health
 
 PREFIX = "grape_pipeline"
 Value = float | None
@@ -75,6 +76,8 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Row], int]], ...] = (
     ("packets_duplicate", "Packets that came again.", lambda row: row.record.packets_duplicate),
     ("packets_reordered", "Packets after later ones, in time.", lambda row: row.record.packets_reordered),
     ("packets_bad", "Malformed or foreign datagrams.", lambda row: row.record.packets_bad),
+    ("gaps", "Gaps listed in the files.", lambda row: row.record.gap_events),
+    ("written_bytes", "Size of the files.", lambda row: row.record.bytes_written),
     ("minutes_written", "Minute files.", lambda row: row.record.minutes_written),
     ("minutes_dropped", "Minutes given up.", lambda row: row.record.minutes_dropped),
     ("epochs", "RTP timelines.", lambda row: row.record.epoch_id),
@@ -131,7 +134,7 @@ def _processes(s: Snapshot) -> Iterator[Metric]:
     restarts = CounterMetricFamily(f"{PREFIX}_process_restarts", "Times started again.", labels=["process"])
     cpu = CounterMetricFamily(f"{PREFIX}_process_cpu_seconds", "CPU time since its start.", labels=["process"])
     memory = GaugeMetricFamily(f"{PREFIX}_process_resident_bytes", "Memory, shared pages too.", labels=["process"])
-    for child in (s.supervisor, s.monitor, *(row.child for row in s.rows)):
+    for child in s.children:
         up.add_metric([child.name], float(child.state == ChildState.RUNNING))
         restarts.add_metric([child.name], child.restarts)
         found = s.processes.get(child.pid)

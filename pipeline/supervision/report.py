@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 from pipeline.ntp.report import counters_line
-from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChildState
-from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, duration_text, health, minute_text
+from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChildRecord, ChildState
+from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, duration_text, minute_text
+from pipeline.supervision.troubles import health, pause_text
 
 
 def up_text(up: int, total: int) -> str:
@@ -49,9 +50,26 @@ def ntp_words(s: Snapshot) -> list[str]:
         words.append(f"{s.ntp.truechimers}/{answered} agree")
     if view["source"]:
         words.append(f"from {view['source']}")
+    if s.ntp.step_count:
+        words.append(f"clock set {s.ntp.step_count}x since the start")
     if view["age_s"] is not None:
         words.append(f"measured {duration_text(view['age_s'])} ago")
     return words
+
+
+def processes_line(s: Snapshot) -> str:
+    """The processes that are not channels, whether they live, and how alerts go."""
+    told = [f"{child.name} {_process_words(child, s)}" for child in s.children[: -len(s.rows) or None]]
+    report = s.alerts_report
+    if s.alerts.name:
+        told[-1] += f", {report.sent} sent, {report.waiting} waiting, {report.open} open"
+    return "processes  " + "  ".join(told)
+
+
+def _process_words(child: ChildRecord, s: Snapshot) -> str:
+    lives = child.pid and (child is not s.supervisor or s.supervisor_exists)
+    words = f"pid {child.pid}" if lives else "not running"
+    return words + (f" restarted {child.restarts}x" if child.restarts else "")
 
 
 def channel_line(row: Row, s: Snapshot, width: int) -> str:
@@ -63,6 +81,8 @@ def channel_line(row: Row, s: Snapshot, width: int) -> str:
     words.append(f"{minute[11:16]}Z" if minute else "--:--Z")
     words.append("   -  %" if math.isnan(r.completeness_pct) else f"{r.completeness_pct:5.1f} %")
     words.append(f"lost {r.packets_lost}")
+    if row.child.restarts:
+        words.append(f"restarted {row.child.restarts}x")
     if r.anchor_source != AnchorSource.NONE:
         source = AnchorSource(r.anchor_source).name.lower()
         known = r.anchor_uncertainty_ns != UNKNOWN_NS
@@ -78,9 +98,12 @@ def lines(s: Snapshot) -> list[str]:
     head = f"{s.instance}: {verdict.level.name}, {up_text(up, len(s.rows))}"
     if since is not None and s.supervisor_exists:
         head += f", running for {duration_text(since)} (pid {s.supervisor.pid})"
+    if pause := pause_text(s):
+        head += f"; the supervisor {pause}"
     width = max((len(row.child.name) for row in s.rows), default=0)
     queries = counters_line(s.ntp_diagnostics)
-    out = [head, ntp_line(s), *([queries] if queries else []), *(channel_line(row, s, width) for row in s.rows)]
+    out = [head, ntp_line(s), *([queries] if queries else []), processes_line(s)]
+    out += [channel_line(row, s, width) for row in s.rows]
     if verdict.causes:
         out += ["", *verdict.causes]
     return out

@@ -5,11 +5,11 @@ Pure. Ages instead of times, null for what is unknown; nothing is invented to fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline import DISTRIBUTION, __version__
-from pipeline.config import Channel
 from pipeline.ntp.report import parse_diagnostics
 from pipeline.records import (
     UNKNOWN_NS,
@@ -19,17 +19,17 @@ from pipeline.records import (
     ChildState,
     none_if_nan,
 )
-from pipeline.supervision.causes import Level, Row, Snapshot, age_s, channel_cause, health, minute_text
+from pipeline.supervision.causes import Level, Row, Snapshot, age_s, channel_cause, minute_text
+from pipeline.supervision.troubles import health
 
 CONTRACT_VERSION = "0.8"
 
 
-# Two looks this far apart say something about a rate, s.
-LEAST_S = 1.0
+def status_json(s: Snapshot) -> dict[str, Any]:
+    """The instance as JSON types.
 
-
-def status_json(s: Snapshot, before: Snapshot | None = None) -> dict[str, Any]:
-    """The instance as JSON types; rates (per second, or per minute in `*_1m`) against a look `before`, else null."""
+    Keys in `_1m` are of the last minute, of as much as there is in a run's first, null in its first 5 s.
+    """
     verdict = health(s)
     return {
         "service": DISTRIBUTION,
@@ -41,15 +41,18 @@ def status_json(s: Snapshot, before: Snapshot | None = None) -> dict[str, Any]:
         "causes": list(verdict.causes),
         "uptime_s": age_s(s.supervisor.started_monotonic_ns, s.now_ns) if s.supervisor_exists else None,
         "pid": s.supervisor.pid or None,
+        "paused_s": none_if_nan(s.supervisor.paused_s),
+        "last_pause_age_s": age_s(s.supervisor.paused_monotonic_ns, s.now_ns),
         "ntp": s.ntp.at(s.now_ns, s.config.ntp.stale_after_s),
         "ntp_counters": parse_diagnostics(s.ntp_diagnostics).get("counters"),
         "radiod": _radiod(s),
-        "multicast": _multicast(s, before),
+        "multicast": _multicast(s),
         "channels": [_channel(row, s) for row in s.rows],
-        "processes": [_process(child, s) for child in (s.supervisor, s.monitor, *(row.child for row in s.rows))],
+        "processes": [_process(child, s) for child in s.children],
         "spool": _spool(s),
         "pipeline": _pipeline(s),
-        "resources": _resources(s, before),
+        "resources": _resources(s),
+        "alerts": _alerts(s),
     }
 
 
@@ -94,44 +97,49 @@ def _radiod(s: Snapshot) -> dict[str, Any]:
     }
 
 
-def _per_s(count: Callable[[Snapshot], float], s: Snapshot, before: Snapshot | None) -> float | None:
-    """How fast a count grows; None without an earlier look, or when workers began anew in between."""
-    if before is None or (seconds := (s.now_ns - before.now_ns) / 1e9) < LEAST_S:
+def _in_last_minute(name: str, rows: Iterable[Row]) -> tuple[float, float] | None:
+    """(growth of a counter over these channels within the last minute, mean window in s); None before it is known."""
+    children = [row.child for row in rows if not math.isnan(row.child.window_s)]
+    if not children:
         return None
-    grown = count(s) - count(before)
-    return grown / seconds if grown >= 0 else None
+    windows = sum(child.window_s for child in children) / len(children)
+    return sum(getattr(child, f"{name}_1m") for child in children), windows
 
 
-def _rounded(value: float | None, factor: float = 1.0) -> float | None:
-    return None if value is None else round(factor * value, 2)
+def _count_1m(name: str, rows: Iterable[Row]) -> float | None:
+    found = _in_last_minute(name, rows)
+    return None if found is None else found[0]
 
 
-def _multicast(s: Snapshot, before: Snapshot | None) -> dict[str, Any]:
-    rows = {row.child.name: row for row in s.rows}
-    groups: dict[str, list[Channel]] = {}
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _multicast(s: Snapshot) -> dict[str, Any]:
+    groups: dict[str, list[str]] = {}
     for channel in s.config.enabled_channels:
-        groups.setdefault(channel.data_address, []).append(channel)
+        groups.setdefault(channel.data_address, []).append(channel.id)
     joined = []
-    for address, channels in groups.items():
-        ages = [age_s(rows[c.id].record.last_packet_monotonic_ns, s.now_ns) for c in channels if c.id in rows]
+    for address, ids in groups.items():
+        rows = [row for row in s.rows if row.child.name in ids]
+        received = _in_last_minute("packets_received", rows)
         host, _, port = address.rpartition(":")
         joined.append(
             {
                 "group": host or address,
                 "port": int(port) if port.isdigit() else None,
                 "iface": s.config.radiod.interface,
-                "last_pkt_age_s": _newest(ages),
-                "pps": _rounded(_per_s(_counter("packets_received", {c.id for c in channels}), s, before)),
+                "last_pkt_age_s": _newest([age_s(row.record.last_packet_monotonic_ns, s.now_ns) for row in rows]),
+                "pps": _rounded(received and received[0] / received[1]),
+                # The kernel tells nobody when it last answered a querier (net/ipv4/igmp.c).
                 "last_igmp_report_age_s": None,
             }
         )
-    lost, reordered = (_per_s(_counter(name), s, before) for name in ("packets_lost", "packets_reordered"))
-    return {"groups_joined": joined, "drops_1m": _rounded(lost, 60), "out_of_order_1m": _rounded(reordered, 60)}
-
-
-def _counter(name: str, channels: set[str] | None = None) -> Callable[[Snapshot], float]:
-    """The sum of a counter over these channels, or all."""
-    return lambda s: sum(getattr(r.record, name) for r in s.rows if channels is None or r.child.name in channels)
+    return {
+        "groups_joined": joined,
+        "drops_1m": _count_1m("packets_lost", s.rows),
+        "out_of_order_1m": _count_1m("packets_reordered", s.rows),
+    }
 
 
 def _channel(row: Row, s: Snapshot) -> dict[str, Any]:
@@ -163,6 +171,8 @@ def _channel(row: Row, s: Snapshot) -> dict[str, Any]:
         "packets_bad": r.packets_bad,
         "socket_dropped": r.socket_dropped,
         "last_packet_age_s": age_s(r.last_packet_monotonic_ns, s.now_ns),
+        "gap_events": r.gap_events,
+        "bytes_written": r.bytes_written,
         "completeness_pct": none_if_nan(r.completeness_pct),
         "minute_fill_pct": none_if_nan(r.minute_fill_pct),
         "level_dbfs": none_if_nan(r.level_dbfs),
@@ -185,19 +195,32 @@ def _process(child: ChildRecord, s: Snapshot) -> dict[str, Any]:
         "reason": child.reason,
         "restarts": child.restarts,
         "uptime_s": age_s(child.started_monotonic_ns, s.now_ns) if child.pid else None,
+        "trouble_age_s": age_s(child.trouble_monotonic_ns, s.now_ns),
+        "cpu_pct_1m": _rounded(none_if_nan(child.cpu_pct_1m)),
         "cpu_pct": found and round(found.cpu_pct, 2),
         "rss_mb": found and round(found.rss_mb, 1),
     }
 
 
 def _spool(s: Snapshot) -> dict[str, Any]:
-    blocked = any(row.record.state == ChannelState.BLOCKED for row in s.rows)
+    """Minutes that are over and not on disk; `oldest_age_s` is 0 when there is none."""
+    records = [row.record for row in s.rows]
+    blocked = any(r.state == ChannelState.BLOCKED for r in records)
+    # A worker that is away at present has said it a while ago.
+    waits = [
+        r.oldest_wait_s + (age_s(r.heartbeat_monotonic_ns, s.now_ns) or 0.0)
+        for r in records
+        if not math.isnan(r.oldest_wait_s)
+    ]
+    newest = max(records, key=lambda r: r.last_write_monotonic_ns, default=None)
+    free = newest.disk_free_bytes if newest is not None and newest.disk_free_bytes != UNKNOWN_NS else None
     return {
         "dir": str(s.config.recorder.data_dir),
         "fs": s.filesystem,
         "depth_files": sum(row.record.backlog for row in s.rows),
-        "oldest_age_s": None,
-        "bytes_written_1m": None,
+        "oldest_age_s": max(waits, default=0.0),
+        "bytes_written_1m": _count_1m("bytes_written", s.rows),
+        "free_bytes": free,
         "writable": not blocked,
     }
 
@@ -214,15 +237,23 @@ def _pipeline(s: Snapshot) -> dict[str, Any]:
     }
 
 
-def _resources(s: Snapshot, before: Snapshot | None) -> dict[str, Any]:
+def _resources(s: Snapshot) -> dict[str, Any]:
     """Sums over all processes; pages that processes share are counted in each."""
     found = list(s.processes.values())
-    both = s.processes.keys() & before.processes.keys() if before is not None else set()
-    load = _per_s(lambda look: sum(look.processes[pid].cpu_s for pid in both), s, before)
+    loads = [child.cpu_pct_1m for child in s.children if not math.isnan(child.cpu_pct_1m)]
     fds = [p.open_fds for p in found if p.open_fds is not None]
     return {
-        "cpu_pct_1m": _rounded(load, 100),
+        "cpu_pct_1m": round(sum(loads), 2) if loads else None,
         "cpu_pct": round(sum(p.cpu_pct for p in found), 2) if found else None,
         "rss_mb": round(sum(p.rss_mb for p in found), 1) if found else None,
         "open_fds": sum(fds) if fds else None,
     }
+
+
+def _alerts(s: Snapshot) -> dict[str, Any] | None:
+    """How telling goes; null where no alerts are configured."""
+    report = s.alerts_report
+    if not s.alerts.name:
+        return None
+    counts = {name: getattr(report, name) for name in ("open", "sent", "waiting", "given_up")}
+    return {**counts, "last_error": report.reason or None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import Config
@@ -16,31 +17,45 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def take(board: Board, config: Config | None = None, *, brief: bool = False) -> Snapshot:
-    """The instance as it is now; `config` adds what the board does not hold (addresses, folder).
-
-    `brief` leaves out what takes most of the time: open descriptors and the file system.
-    """
+def records(board: Board, config: Config | None = None) -> Snapshot:
+    """What shared memory alone says; taking it makes no system call."""
     supervisor, monitor, *workers = (cell.read() for cell in board.children)
-    rows = tuple(
-        Row(i, child, board.channels[i].read()) for i, child in enumerate(workers) if child.name
-    )  # fmt: skip
-    pids = [child.pid for child in (supervisor, monitor, *(row.child for row in rows)) if child.pid]
-    uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    config = config or Config()
+    rows = tuple(Row(i, child, board.channels[i].read()) for i, child in enumerate(workers) if child.name)
     return Snapshot(
         instance=board.header.instance,
         now_ns=time.monotonic_ns(),
-        supervisor_exists=alive(board.header.supervisor_pid),
+        supervisor_exists=True,
         supervisor=supervisor,
         monitor=monitor,
         ntp=board.ntp.read(),
         ntp_diagnostics=board.diagnostics.read(),
         rows=rows,
-        processes={pid: found for pid in pids if (found := read_process(pid, uptime_s, brief)) is not None},
-        config=config,
-        filesystem=None if brief else filesystem(config.recorder.data_dir),
+        config=config or Config(),
+        alerts=board.alerts.read(),
+        alerts_report=board.alerts_report.read(),
     )
+
+
+def take(board: Board, config: Config | None = None, *, brief: bool = False) -> Snapshot:
+    """The instance as it is now; `config` adds what the board does not hold (addresses, folder).
+
+    `brief` leaves out what takes most of the time: open descriptors and the file system.
+    """
+    s = records(board, config)
+    uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    pids = [child.pid for child in s.children if child.pid]
+    return replace(
+        s,
+        supervisor_exists=alive(board.header.supervisor_pid),
+        processes={pid: found for pid in pids if (found := read_process(pid, uptime_s, brief)) is not None},
+        filesystem=None if brief else filesystem(s.config.recorder.data_dir),
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process since it started; 0 when it is gone."""
+    found = read_process(pid, 0.0, brief=True)
+    return 0.0 if found is None else found.cpu_s
 
 
 def read_process(pid: int, uptime_s: float, brief: bool = False) -> Process | None:

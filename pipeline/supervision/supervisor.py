@@ -144,6 +144,7 @@ class Supervisor:
                 self._look_around(now)
                 if not self.stopping:
                     self._alerts.poll(self.config, now)
+                    self._publisher.tell(self.config, now)
             self._publisher.feed_watchdog(self._progress(), now)
         self._alerts.end()
         self._release_all()
@@ -162,6 +163,7 @@ class Supervisor:
 
     def _forgive_pause(self, seconds: float, now: int) -> None:
         log.warning("the supervisor could not run for %.1f s", seconds)
+        self._publisher.paused(now, seconds)
         for child in self.children():
             child.life.excuse(now)
 
@@ -189,12 +191,14 @@ class Supervisor:
     def _publish(self, now: int) -> None:
         self._publish_ns = now + HEARTBEAT_NS
         state = ChildState.STOPPING if self.stopping else ChildState.RUNNING
-        self._publisher.publish(state, self.monitor, self.seats.values(), now)
+        self._publisher.publish(state, self.monitor, self.seats.values(), self._alerts.record(now), now)
 
     def _look_around(self, now: int) -> None:
         if not self.stopping:
             channels = [(seat, self.board.channels[seat.index].read()) for seat in self.seats.values()]
-            self._surroundings.poll(now, self.config.radiod, channels)
+            slept_s = self._surroundings.poll(now, self.config.radiod, channels)
+            if slept_s:
+                self._publisher.paused(now, slept_s)
 
     def _release_all(self) -> None:
         for seat in self.seats.values():

@@ -31,12 +31,17 @@ class Surroundings:
         self._rejoin = parts.rejoin
         self._asleep_ns = asleep_ns()
 
-    def poll(self, now_ns: int, radiod: Radiod, channels: Sequence[tuple[Seat, ChannelRecord]]) -> None:
-        """Ask radiod for what is missing, join again what is silent; `channels` with their newest records."""
+    def poll(self, now_ns: int, radiod: Radiod, channels: Sequence[tuple[Seat, ChannelRecord]]) -> float:
+        """Ask radiod for what is missing, join again what is silent; `channels` with their newest records.
+
+        Returns how long the machine has slept since the last call, s; 0 for less than a second.
+        """
         self._radiod.poll(radiod, now_ns, [(seat.channel, record) for seat, record in channels])
         joined = [(seat.channel.data_address, record, seat.sockets) for seat, record in channels if seat.sockets]
         self._membership.poll(now_ns, joined, lambda sockets: self._rejoin(sockets, radiod.interface))
         asleep = asleep_ns()
-        if asleep - self._asleep_ns > SECOND_NS:
-            log.warning("the machine slept for %.1f s", (asleep - self._asleep_ns) / SECOND_NS)
-        self._asleep_ns = asleep
+        slept_s, self._asleep_ns = (asleep - self._asleep_ns) / SECOND_NS, asleep
+        if slept_s < 1.0:
+            return 0.0
+        log.warning("the machine slept for %.1f s", slept_s)
+        return slept_s

@@ -20,8 +20,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.shm import Board, SharedMemoryError
-from pipeline.supervision.causes import Level, supervisor_cause
+from pipeline.supervision.causes import Level
 from pipeline.supervision.snapshot import take
+from pipeline.supervision.troubles import supervisor_cause
 from pipeline.web.live import absent_json, live_json
 
 if TYPE_CHECKING:

@@ -6,17 +6,9 @@ import math
 from typing import Any
 
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildState, none_if_nan
-from pipeline.supervision.causes import (
-    Row,
-    Snapshot,
-    age_s,
-    channel_cause,
-    duration_text,
-    health,
-    minute_text,
-    ntp_cause,
-)
+from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, duration_text, minute_text
 from pipeline.supervision.report import fill_pct, ntp_words, up_text
+from pipeline.supervision.troubles import health, ntp_cause
 
 
 def live_json(s: Snapshot, utc_s: float) -> dict[str, Any]:

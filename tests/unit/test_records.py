@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline import shm
 from pipeline.records import (
     UNKNOWN_NS,
+    AlertsRecord,
     ChannelRecord,
     ChannelState,
     ChildRecord,
@@ -26,7 +27,7 @@ from pipeline.records import (
 )
 
 HEADER = Path(__file__).parents[2] / "etc" / "grape_pipeline_shm.h"
-RECORDS = (NtpRecord, ChannelRecord, ChildRecord)
+RECORDS = (NtpRecord, ChannelRecord, ChildRecord, AlertsRecord)
 S = 1_000_000_000
 C_TYPES = {"q": "int64_t", "Q": "uint64_t", "i": "int32_t", "I": "uint32_t", "H": "uint16_t", "B": "uint8_t"}
 
@@ -128,8 +129,9 @@ def test_nothing_known_yet_is_null_everywhere() -> None:
 def test_layouts_keep_their_sizes_and_natural_alignment() -> None:
     assert [(kind.LAYOUT.name, kind.LAYOUT.size) for kind in RECORDS] == [
         ("ntp", 104),
-        ("channel", 388),
-        ("child", 224),
+        ("channel", 432),
+        ("child", 312),
+        ("alerts", 152),
     ]
     for kind in RECORDS:
         for at, field in kind.LAYOUT.offsets():

@@ -12,6 +12,7 @@ import pytest
 from pipeline.config import Channel, Config, Radiod
 from pipeline.records import (
     UNKNOWN_NS,
+    AlertsRecord,
     AnchorSource,
     ChannelRecord,
     ChannelState,
@@ -20,9 +21,10 @@ from pipeline.records import (
     NtpRecord,
     NtpState,
 )
-from pipeline.supervision.causes import Level, Process, Row, Snapshot, channel_cause, duration_text, health, ntp_cause
+from pipeline.supervision.causes import Level, Process, Row, Snapshot, channel_cause, duration_text
 from pipeline.supervision.report import lines, supervisor_title
 from pipeline.supervision.report_json import status_json, stopped_json
+from pipeline.supervision.troubles import Health, health, ntp_cause
 
 S = 1_000_000_000
 NOW = 1_000 * S
@@ -97,7 +99,7 @@ def test_how_the_ntp_queries_go_is_a_line_of_its_own() -> None:
     )
     assert status_json(s)["ntp_counters"] == counters
     for nothing in (None, b"", b"{", b"[]", b"{}"):
-        assert len(lines(snapshot(ntp_diagnostics=nothing))) == 3
+        assert len(lines(snapshot(ntp_diagnostics=nothing))) == 4
         assert status_json(snapshot(ntp_diagnostics=nothing))["ntp_counters"] is None
 
 
@@ -107,6 +109,7 @@ def test_all_is_well() -> None:
     assert lines(snapshot()) == [
         "default: OK, 1/1 up, running for 10 min (pid 99)",
         "ntp  -0.412 ms  ± 1.200 ms  synced  7/10 agree  from time.example  measured 3 s ago",
+        "processes  supervisor pid 99  ntp pid 100",
         "WWV_25_MHz  OK    16:03Z  100.0 %  lost 0  time radiod ± 0.30 ms",
     ]
 
@@ -222,7 +225,7 @@ def test_dead_supervisor_is_the_only_cause() -> None:
     assert health(s).causes == ("supervisor (pid 99) is dead; start the instance again",)
     assert status_json(s)["state"] == status_json(s)["channels"][0]["state"] == "stopped"
     assert lines(s)[0] == "default: CRIT, 0/1 up"
-    assert lines(s)[2].startswith("WWV_25_MHz  CRIT")
+    assert lines(s)[3].startswith("WWV_25_MHz  CRIT")
 
 
 def test_silent_supervisor_is_critical() -> None:
@@ -261,9 +264,9 @@ def test_json_has_the_keys_of_the_contract_and_no_nan() -> None:
     assert (unknown["state"], unknown["last_minute"], unknown["completeness_pct"]) == ("starting", None, None)
     assert shown["processes"][2] == {
         "name": "WWV_25_MHz", "pid": 101, "state": "running", "reason": "", "restarts": 0, "uptime_s": 600.0,
-        "cpu_pct": 0.7, "rss_mb": 35.0,
+        "trouble_age_s": None, "cpu_pct_1m": None, "cpu_pct": 0.7, "rss_mb": 35.0,
     }  # fmt: skip
-    assert set(shown["processes"][3]) == {"name", "pid", "state", "reason", "restarts", "uptime_s", "cpu_pct", "rss_mb"}
+    assert set(shown["processes"][3]) == set(shown["processes"][2])
     assert shown["radiod"] == {
         "id": "239.1.2.3", "status_addr": "239.1.2.3:5006", "samprate": 16000, "last_status_rx_age_s": 0.5,
     }  # fmt: skip
@@ -290,7 +293,7 @@ def test_nothing_known_yet_prints() -> None:
     s = snapshot(child=ChildRecord(name="B"), record=ChannelRecord(), ntp=NtpRecord(), processes={})
     assert math.isnan(s.rows[0].record.completeness_pct)
     assert lines(s)[1] == "ntp  starting"
-    assert lines(s)[2].startswith("B  CRIT")
+    assert lines(s)[3].startswith("B  CRIT")
 
 
 @pytest.mark.parametrize(
@@ -315,20 +318,55 @@ def test_a_restart_is_told_before_what_the_file_lacks() -> None:
         assert words in text
 
 
-def test_rates_need_two_looks() -> None:
-    before = snapshot(record=GOOD.replace(packets_received=1_000, packets_lost=2))
-    now = replace(
-        snapshot(record=GOOD.replace(packets_received=2_500, packets_lost=8)),
-        now_ns=NOW + 30 * S,
-        processes={99: Process(0.1, 40.0, 12, 7.5), 101: Process(0.7, 35.0, 8, 3.0)},
-    )
-    alone = status_json(now)
-    assert alone["multicast"]["drops_1m"] is alone["resources"]["cpu_pct_1m"] is None
-    earlier = replace(before, processes={99: Process(0.1, 40.0, 12, 6.0), 100: Process(0.1, 9.0, 1, 1.0)})
-    found = status_json(now, earlier)
+def test_what_is_of_the_last_minute_is_the_supervisors_word() -> None:
+    assert status_json(snapshot())["multicast"]["drops_1m"] is None, "not yet known"
+    grown = WORKER.replace(
+        window_s=60.0, cpu_pct_1m=0.5, packets_received_1m=3_000, packets_lost_1m=12, packets_reordered_1m=1,
+        bytes_written_1m=4_000_000,
+    )  # fmt: skip
+    s = snapshot(child=grown)
+    found = status_json(replace(s, supervisor=s.supervisor.replace(cpu_pct_1m=0.25)))
     assert found["multicast"]["groups_joined"][0]["pps"] == 50.0
-    assert (found["multicast"]["drops_1m"], found["multicast"]["out_of_order_1m"]) == (12.0, 0.0)
-    assert found["resources"]["cpu_pct_1m"] == 5.0
-    assert status_json(before, now)["multicast"]["drops_1m"] is None, "not backwards"
-    anew = replace(now, rows=(Row(0, WORKER, GOOD.replace(packets_received=3, packets_lost=0)),))
-    assert status_json(anew, earlier)["multicast"]["drops_1m"] is None, "a worker began anew"
+    assert (found["multicast"]["drops_1m"], found["multicast"]["out_of_order_1m"]) == (12, 1)
+    assert found["spool"]["bytes_written_1m"] == 4_000_000
+    assert found["resources"]["cpu_pct_1m"] == 0.75
+
+
+def test_the_spool_says_how_long_its_oldest_minute_waits() -> None:
+    assert status_json(snapshot())["spool"]["oldest_age_s"] == 0.0
+    waiting = GOOD.replace(oldest_wait_s=42.0, heartbeat_monotonic_ns=NOW - 3 * S)
+    assert status_json(snapshot(record=waiting))["spool"]["oldest_age_s"] == 45.0
+
+
+def test_alerts_are_a_process_like_the_others() -> None:
+    alerts = WORKER.replace(pid=102, name="alerts", restarts=2)
+    s = replace(snapshot(alerts=alerts), alerts_report=AlertsRecord(NOW, sent=3, open=1))
+    assert lines(s)[2].endswith("alerts pid 102 restarted 2x, 3 sent, 0 waiting, 1 open")
+    assert [p["name"] for p in status_json(s)["processes"]] == ["supervisor", "ntp", "alerts", "WWV_25_MHz"]
+    assert status_json(s)["alerts"] == {"open": 1, "sent": 3, "waiting": 0, "given_up": 0, "last_error": None}
+    assert health(s).level is Level.OK
+    failing = replace(s, alerts_report=AlertsRecord(NOW, waiting=1, reason="command: exit status 1"))
+    assert health(failing) == Health(Level.WARN, ("alerts: not sent (command: exit status 1), 1 message waiting",))
+    dead = replace(s, alerts=alerts.replace(pid=0, state=ChildState.BACKOFF, reason="killed by SIGKILL"))
+    assert health(dead).causes == ("alerts: not running: killed by SIGKILL",)
+    assert "alerts not running restarted 2x" in lines(dead)[2]
+    assert status_json(snapshot())["alerts"] is None
+
+
+def test_since_when_is_added_where_the_words_do_not_say_it() -> None:
+    since = {"trouble_monotonic_ns": NOW - 200 * S}
+    blocked = GOOD.replace(state=ChannelState.BLOCKED, backlog=2, reason="disk full")
+    told = health(snapshot(child=WORKER.replace(**since), record=blocked)).causes
+    assert told == ("WWV_25_MHz: 2 minutes cannot be written: disk full (for 3 min)",)
+    silent = GOOD.replace(last_packet_monotonic_ns=NOW - 75 * S)
+    told = health(snapshot(child=WORKER.replace(**since), record=silent)).causes
+    assert told == ("WWV_25_MHz: no packets for 75 s",)
+
+
+def test_a_pause_is_news_for_an_hour() -> None:
+    s = snapshot()
+    paused = replace(s, supervisor=s.supervisor.replace(paused_monotonic_ns=NOW - 40 * S, paused_s=3.1))
+    assert lines(paused)[0].endswith("; the supervisor could not run for 3.1 s, 40 s ago")
+    assert health(paused).level is Level.OK
+    long_ago = replace(s, supervisor=s.supervisor.replace(paused_monotonic_ns=NOW - 3601 * S, paused_s=3.1))
+    assert "could not" not in lines(long_ago)[0]

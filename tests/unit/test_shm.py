@@ -13,7 +13,7 @@ import pytest
 from isal.isal_zlib import crc32
 
 from pipeline import shm
-from pipeline.records import ChannelRecord, ChildRecord, NtpRecord
+from pipeline.records import AlertsRecord, ChannelRecord, ChildRecord, NtpRecord
 from pipeline.shm import CELL_HEADER, READ_TRIES, Board, Cell, RecordCell, Segment, SharedMemoryError, cell_size
 
 INSTANCE = f"test-shm-{os.getpid()}"
@@ -310,6 +310,8 @@ def test_a_reader_of_the_board_sees_every_cell(board: Board) -> None:
     board.channels[0].write(ChannelRecord(name="first"))
     board.channels[last].write(ChannelRecord(name="last"))
     board.children[last + 2].write(ChildRecord(name="end"))
+    board.alerts.write(ChildRecord(name="alerts"))
+    board.alerts_report.write(AlertsRecord(reason="r" * 120))
     seen = Board.open(INSTANCE)
     assert seen.header == board.header
     assert (seen.header.instance, seen.header.supervisor_pid, seen.header.created_utc_ns) == (INSTANCE, 42, 7)
@@ -318,6 +320,7 @@ def test_a_reader_of_the_board_sees_every_cell(board: Board) -> None:
     assert (seen.channels[0].read().name, seen.channels[last].read().name) == ("first", "last")
     assert seen.channels[1].read().name == ""
     assert seen.children[last + 2].read().name == "end"
+    assert (seen.alerts.read().name, seen.alerts_report.read().reason) == ("alerts", "r" * 120)
 
 
 def test_neighbouring_cells_do_not_touch(board: Board) -> None:

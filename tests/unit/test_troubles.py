@@ -23,7 +23,8 @@ from pipeline.ntp.rows import Row as ServerRow
 from pipeline.ntp.rows import RowState
 from pipeline.radiod import ChannelStatus
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelState, ChildState, NtpState
-from pipeline.supervision.causes import Snapshot, channel_cause, ntp_cause
+from pipeline.supervision.causes import Snapshot, channel_cause
+from pipeline.supervision.troubles import ntp_cause
 from snapshots import NOW, S, row, snapshot
 
 GROUP = "239.1.2.55"

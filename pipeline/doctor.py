@@ -14,9 +14,9 @@ from pipeline.diagnosis.finding import Finding, fail, ok, warn
 from pipeline.listening import Heard, listen
 from pipeline.shm import Board, SharedMemoryError
 from pipeline.supervision.causes import Level, Snapshot
-from pipeline.supervision.instance import running_pid
+from pipeline.supervision.instance import running_pid, why_absent
 from pipeline.supervision.snapshot import take
-from pipeline.supervision.troubles import health
+from pipeline.supervision.troubles import health, pause_text
 
 CAUSES = 3
 
@@ -88,8 +88,12 @@ def _instance(config: Config, seen: Snapshot | None) -> Iterator[Finding]:
     """What `status` would say."""
     instance = config.recorder.instance
     if seen is None:
-        yield ok("instance", f"{instance} does not run")
+        why, pid = why_absent(instance, SharedMemoryError(f"{instance} does not run"))
+        mend = f"{DISTRIBUTION} stop, then start; sudo loginctl enable-linger for its user"
+        yield ok("instance", why) if pid is None else fail("instance", f"{instance} {why}", mend)
         return
+    if pause := pause_text(seen):
+        yield warn("machine", f"the supervisor {pause}", "find what takes its time: top, dmesg")
     verdict = health(seen)
     if verdict.level is Level.OK:
         yield ok("instance", f"{instance} runs and nothing is wrong")

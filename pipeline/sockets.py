@@ -223,7 +223,7 @@ def _warn_small_buffer(channel: Channel, granted: int) -> None:
     if holds < BUFFER_WARNING_S:
         log.warning(
             "channel %s: receive buffer of %d KiB holds %.1f s of the stream, %.0f s are wanted: "
-            "net.core.rmem_max is too small; run `sysctl -w net.core.rmem_max=%d`",
+            "net.core.rmem_max is too small; run: sudo sysctl -w net.core.rmem_max=%d",
             channel.name, granted >> 10, holds, BUFFER_WARNING_S, DATA_BUFFER_BYTES,
         )  # fmt: skip
 

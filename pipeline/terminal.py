@@ -27,7 +27,7 @@ from pipeline.config import Config
 from pipeline.shm import Board, SharedMemoryError
 from pipeline.supervision.causes import Level, Snapshot
 from pipeline.supervision.control import ask
-from pipeline.supervision.instance import socket_path
+from pipeline.supervision.instance import socket_path, why_absent
 from pipeline.supervision.snapshot import take
 from pipeline.supervision.troubles import supervisor_cause
 from pipeline.top import View, absent, frame
@@ -72,6 +72,7 @@ class Watch:
         self.instance = instance
         self.config = config
         self.why = ""
+        self.pid: int | None = None  # of one that runs and cannot be looked at
         self.now: Snapshot | None = None
         self._board: Board | None = None
         self._past: deque[Snapshot] = deque(maxlen=LOAD_LOOKS)
@@ -96,7 +97,7 @@ class Watch:
         try:
             self._board = self._board or Board.open(self.instance)
         except SharedMemoryError as error:
-            self.why = str(error)
+            self.why, self.pid = why_absent(self.instance, error)
             return None
         return take(self._board, self.config, brief=True)
 
@@ -120,7 +121,9 @@ class Top:
         view = View(
             self.console.width, height, time.time(), self.selected, self.interactive, self.message, self.watch.before
         )
-        return absent(self.watch.instance, self.watch.why, view) if s is None else frame(s, view)
+        if s is None:
+            return absent(self.watch.instance, self.watch.why, view, self.watch.pid)
+        return frame(s, view)
 
     def obey(self, key: Key) -> bool:
         """Do what a key asks for; False to leave."""

@@ -67,11 +67,12 @@ def frame(s: Snapshot, view: View) -> list[Text]:
     return [_fit(line, view.width) for line in lines[: view.height]]
 
 
-def absent(instance: str, why: str, view: View) -> list[Text]:
-    """The picture when there is nothing to look at."""
-    lines = [Text(f"{DISTRIBUTION} {instance}  not running", style=STYLES[Level.CRIT]), Text(why)]
+def absent(instance: str, why: str, view: View, pid: int | None = None) -> list[Text]:
+    """The picture when there is nothing to look at, although the instance runs if it has a pid."""
+    state = "not running" if pid is None else "not seen"
+    lines = [Text(f"{DISTRIBUTION} {instance}  {state}", style=STYLES[Level.CRIT]), *map(Text, _wrap(why, view.width))]
     if view.interactive:
-        lines += [Text()] * max(0, view.height - 3) + [_foot(view)]
+        lines += [Text()] * max(0, view.height - len(lines) - 1) + [_foot(view)]
     return [_fit(line, view.width) for line in lines]
 
 

@@ -11,8 +11,10 @@ from pipeline.cli.common import config_option, json_option, load, print_json
 from pipeline.cli.service import find_instance, instance_option
 from pipeline.config import Config, ConfigError
 from pipeline.shm import Board, SharedMemoryError
+from pipeline.supervision.causes import Level
+from pipeline.supervision.instance import why_absent
 from pipeline.supervision.report import lines
-from pipeline.supervision.report_json import status_json, stopped_json
+from pipeline.supervision.report_json import status_json, stopped_json, unseen_json
 from pipeline.supervision.snapshot import take
 from pipeline.supervision.troubles import health
 
@@ -33,11 +35,12 @@ def status(config_path: Path | None, instance: str | None, as_json: bool) -> int
     try:
         board = Board.open(name)
     except SharedMemoryError as error:
+        why, pid = why_absent(name, error)
         if as_json:
-            print_json(stopped_json(name))
+            print_json(stopped_json(name) if pid is None else unseen_json(name, pid, why))
         else:
-            click.echo(f"{name}: not running ({error})")
-        return EXIT_NOT_RUNNING
+            click.echo(f"{name}: {why}" if pid is not None else f"{name}: not running ({why})")
+        return EXIT_NOT_RUNNING if pid is None else int(Level.CRIT)
     snapshot = take(board, _config(config_path, name))
     if as_json:
         print_json(status_json(snapshot))

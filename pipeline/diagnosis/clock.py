@@ -34,6 +34,9 @@ def check(ntp: Ntp, running: NtpRecord | None, diagnostics: bytes | None = None)
         synced, rows = bool(measured.record.synced), measured.servers
         told = sentence(measured.record, len(rows))
     yield ok("clock", told) if synced else fail("clock", told, f"{MEND_DAEMON}; who says what: {DISTRIBUTION} ntp")
+    if running is not None and running.step_count:
+        told = f"the host's clock was set {running.step_count}x since the instance started"
+        yield warn("steps", told, "let one daemon keep the clock, and slew it; who it was: journalctl -u chrony")
     yield from servers(rows)
     yield daemon(ntp, kernel.read())
 

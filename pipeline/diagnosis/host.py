@@ -10,10 +10,12 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline import DISTRIBUTION
 from pipeline.addresses import RTP_PORT
@@ -35,11 +37,14 @@ from pipeline.supervision.instance import SHM_DIR, leftovers, locked, read_pid, 
 OLDEST_PYTHON = (3, 11)
 # What a lost datagram of ten thousand does to a day is eight seconds of gaps.
 LOST_SHARE = 1e-4
+# fsync on a busy SD card may take seconds.
+DISK_PATIENCE_S = 10.0
 DAYS_FAIL, DAYS_WARN = 1.0, 7.0
 # The newest files, whose sizes are the present rate.
 RATE_FILES = 30
 RATE_AGE_S = 86_400.0
 FIRST_USER_ID = 1000  # login.defs(5), UID_MIN: RemoveIPC spares system users
+T = TypeVar("T")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9_.-]+?)\s*>=\s*([0-9.]+)\s*$")
 
 
@@ -185,8 +190,17 @@ def _user(uid: int) -> str:
 def disk(config: Config, mb_per_day: float) -> Iterator[Finding]:
     """Whether files can be made, and for how long; `mb_per_day` is the estimate while there are no files."""
     folder = config.recorder.data_dir
-    place = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
-    problem = _not_writable(place)
+    place = within(DISK_PATIENCE_S, lambda: next((p for p in (folder, *folder.parents) if p.exists()), Path("/")))
+    problem = None if place is None else within(DISK_PATIENCE_S, lambda: [_not_writable(place)])
+    if place is None or problem is None:
+        told = f"{place or folder}: does not answer within {DISK_PATIENCE_S:g} s"
+        yield fail("disk", told, "see dmesg for errors of the disk or its server; the minutes wait in memory")
+        return
+    yield from _room(config, place, problem[0], mb_per_day)
+
+
+def _room(config: Config, place: Path, problem: OSError | None, mb_per_day: float) -> Iterator[Finding]:
+    folder = config.recorder.data_dir
     owner = _user(os.geteuid())
     if problem is not None:
         full = problem.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -208,6 +222,15 @@ def disk(config: Config, mb_per_day: float) -> Iterator[Finding]:
         yield warn("disk", told, 'plan for it: remove old days, recorder.storage = "int16", or a larger disk')
     else:
         yield ok("disk", told)
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """The answer, None when there is none in time: then a thread is left that waits for it, and ends with us."""
+    found: list[T] = []
+    thread = threading.Thread(target=lambda: found.append(ask()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 def _not_writable(folder: Path) -> OSError | None:

@@ -153,6 +153,16 @@ def running_pid(instance: str) -> int | None:
     return pid if pid is not None and belongs(pid, instance) else None
 
 
+def why_absent(instance: str, error: SharedMemoryError) -> tuple[str, int | None]:
+    """Why there is no board to look at, and the supervisor's pid if the instance runs all the same."""
+    gone = not (SHM_DIR / segment_name(instance).lstrip("/")).exists()
+    pid = running_pid(instance) if gone else None
+    if pid is None:
+        return str(error), None
+    told = f"runs (pid {pid}), but its shared memory {segment_name(instance)} was removed (RemoveIPC of logind?)"
+    return f"{told}; start it again", pid
+
+
 def instances() -> list[str]:
     """Names of the instances that run from this runtime directory."""
     return sorted(p.name.removesuffix(".lock") for p in runtime_dir().glob("*.lock") if locked(p.stem))

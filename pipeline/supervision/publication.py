@@ -14,6 +14,7 @@ from pipeline.records import UNKNOWN_NS, ChildRecord, ChildState
 from pipeline.shm import Board
 from pipeline.supervision.causes import Level
 from pipeline.supervision.crew import Child, Seat
+from pipeline.supervision.instance import SHM_DIR
 from pipeline.supervision.lastminute import LastMinute
 from pipeline.supervision.notify import Notifier
 from pipeline.supervision.report import supervisor_title, up_text
@@ -45,6 +46,7 @@ class Publisher:
         self._watchdog_ns = now_ns
         self._paused = (UNKNOWN_NS, math.nan)
         self._minutes: dict[str, LastMinute] = {}
+        self._gone = False
         self._grown: dict[str, dict[str, float]] = {}
         self._story, self._story_ns = Story(), now_ns
 
@@ -107,11 +109,23 @@ class Publisher:
             found = {f"{name}_1m": int(count) for name, count in zip(COUNTERS, counts, strict=False)}
             self._grown[record.name] = {"window_s": window_s, "cpu_pct_1m": 100 * cpu_s / window_s, **found}
 
+    def _see_board(self) -> None:
+        """Somebody may remove a name in /dev/shm; what has it mapped goes on, nobody else finds it."""
+        name = self._board.segment.name
+        gone = not (SHM_DIR / name.lstrip("/")).exists()
+        if gone and not self._gone:
+            log.error(
+                "shared memory %s was removed from outside (RemoveIPC of logind?); nobody sees the instance until it "
+                "is started again", name,
+            )  # fmt: skip
+        self._gone = gone
+
     def tell(self, config: Config, now_ns: int) -> None:
         """Log what has gone wrong with the instance and what is well again."""
         if now_ns < self._story_ns:
             return
         self._story_ns = now_ns + STORY_NS
+        self._see_board()
         for line in self._story.look(records(self._board, config)):
             log_line(line)
 

@@ -73,6 +73,11 @@ def stopped_json(instance: str) -> dict[str, Any]:
     }
 
 
+def unseen_json(instance: str, pid: int, why: str) -> dict[str, Any]:
+    """The same for one that runs and cannot be looked at."""
+    return stopped_json(instance) | {"state": "degraded", "level": Level.CRIT.name, "causes": [why], "pid": pid}
+
+
 def _state(s: Snapshot, level: Level) -> str:
     if not s.supervisor_exists:
         return "stopped"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.shm import Board, SharedMemoryError
 from pipeline.supervision.causes import Level
+from pipeline.supervision.instance import why_absent
 from pipeline.supervision.snapshot import take
 from pipeline.supervision.troubles import supervisor_cause
 from pipeline.web.live import absent_json, live_json
@@ -134,7 +135,7 @@ class Site:
             try:
                 board = self._board or Board.open(self._instance)
             except SharedMemoryError as error:
-                return absent_json(self._instance, str(error), time.time())
+                return absent_json(self._instance, *why_absent(self._instance, error), time.time())
             seen = take(board, self._config, brief=True)
             self._board = board if supervisor_cause(seen)[0] is not Level.CRIT else None
             if self._board is not None:

@@ -28,10 +28,11 @@ def live_json(s: Snapshot, utc_s: float) -> dict[str, Any]:
     }
 
 
-def absent_json(instance: str, why: str, utc_s: float) -> dict[str, Any]:
-    """The same when the instance does not run."""
+def absent_json(instance: str, why: str, pid: int | None, utc_s: float) -> dict[str, Any]:
+    """The same when the instance does not run, or does (as `pid`) and cannot be looked at."""
+    up = "not running" if pid is None else "not seen"
     return {
-        "instance": instance, "utc_s": utc_s, "level": "CRIT", "up": "not running", "since": None, "ntp": None,
+        "instance": instance, "utc_s": utc_s, "level": "CRIT", "up": up, "since": None, "ntp": None,
         "causes": [why], "channels": [],
     }  # fmt: skip
 

@@ -21,7 +21,8 @@ from pipeline.alerts.delivery import Route, routes
 from pipeline.alerts.incidents import Event
 from pipeline.alerts.message import Message, message
 from pipeline.config import Alerts, Station
-from pipeline.records import ChildState
+from pipeline.records import ChildRecord, ChildState
+from pipeline.shm import Board
 from tests.process import instance_fixture
 
 Instance = instance_fixture.Instance
@@ -212,7 +213,7 @@ def test_channel_that_cannot_run_is_one_incident_with_an_end(
 
 
 def test_alerts_process_is_kept_and_tells_nothing_twice(
-    instance: Instance, alerted: Callable[[], list[dict[str, object]]], monkeypatch: pytest.MonkeyPatch
+    instance: Instance, alerted: Callable[[], list[dict[str, object]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     instance.settings(backoff_initial_s=0.2, backoff_max_s=0.2)
     instance.behave("B", "exit 78")
@@ -221,6 +222,12 @@ def test_alerts_process_is_kept_and_tells_nothing_twice(
     first = alerts_pid(instance)
     os.kill(first, signal.SIGKILL)
     instance.wait(lambda: "alerts" in instance.log() and alerts_pid(instance) not in (0, first), "another")
+    assert f"alerts[{first}]: killed by SIGKILL, starting again" in instance.log()
+    instance.wait(
+        lambda: (board_alerts(instance).restarts, board_alerts(instance).pid) == (1, alerts_pid(instance)), ""
+    )
+    assert instance.command("status") == 2
+    assert f"alerts pid {alerts_pid(instance)} restarted 1x, 0 sent" in capsys.readouterr().out
     instance.beats(3)  # three times as long as the first one needed
     os.kill(alerts_pid(instance), signal.SIGSTOP)  # one that hangs holds nobody up
     assert instance.command("restart", "A") == EXIT_OK
@@ -267,6 +274,11 @@ def test_trying_it(instance: Instance, sink: Sink, capsys: pytest.CaptureFixture
     assert "command: not sent" in printed.out and "url 127.0.0.1: sent" in printed.out
     assert sink.posted[0][1]["Title"].endswith(": test message")
     instance.config_path.write_text(text)
+
+
+def board_alerts(instance: Instance) -> ChildRecord:
+    """The alerts process as the board shows it."""
+    return Board.open(instance.name).alerts.read()
 
 
 def alerts_pid(instance: Instance) -> int:

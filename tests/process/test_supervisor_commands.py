@@ -192,6 +192,21 @@ def test_status_tells_a_killed_supervisor_from_a_stopped_one(
     assert "is dead" in capsys.readouterr().out
 
 
+def test_shared_memory_that_somebody_removed_is_told(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:
+    instance.start()
+    board = Path(f"/dev/shm/grape-pipeline-{instance.name}")
+    board.unlink()
+    assert instance.command("status") == 2
+    assert f"{instance.name}: runs (pid {instance.pid}), but its shared memory" in capsys.readouterr().out
+    assert instance.command("status", "--json") == 2
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["state"], shown["level"], shown["pid"]) == ("degraded", "CRIT", instance.pid)
+    instance.wait(lambda: "was removed from outside" in instance.log(), "the log line")
+    assert instance.command("stop") == EXIT_OK
+    assert instance.flushed("A") > 0
+    assert instance.command("status") == 3
+
+
 def test_detached_start_returns_when_all_run_and_reports_failure(instance: Instance) -> None:
     instance.write_config()
     environment = os.environ | {"PYTHONPATH": str(instance_fixture.ROOT)}

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 
-from pipeline.channelreport import Progress, describe
+import pytest
+
+from pipeline.briefstatus import BriefStatus
+from pipeline.channelreport import Progress, RadiodWords, describe, overload_age_s
 from pipeline.config import Channel
+from pipeline.records import FLAG_AGC
+from pipeline.stream.timeline import SECOND
 from streams import T0, Recording, Sent
 
 
@@ -19,3 +24,48 @@ def test_level_is_told_though_statuses_came_after_the_packets() -> None:
     channel = Channel("X", 10e6, to.ssrc)
     record = describe(channel, to.intake, to.cutter, Progress(0), 0, 1, to.host, False)
     assert math.isfinite(record.level_dbfs)
+
+
+class Said(BriefStatus):
+    """A status with these details."""
+
+    def detail(self) -> dict[str, int | float | str | bool]:
+        return {"agc_enable": True, "ad_over": 5, "samples_since_over": 400, "input_samprate": 100}
+
+
+def test_radiods_words_are_looked_up_now_and_then_and_forgotten_with_its_statuses() -> None:
+    to, stream = Recording(), Sent(T0)
+    for number in range(50):
+        stream.send(to, number)
+    stream.pair(to, 50)
+    to.intake.last_status = Said(to.ssrc, None, None, None, None, None, None, b"")
+    words = RadiodWords()
+    words.look(to.intake, 5 * SECOND, 6 * SECOND, 0)
+    assert (words.flags, words.overload_age_s) == (FLAG_AGC, 4.0)
+    assert words.offset_ms == 0.0, "the pair came when it was made"
+    to.intake.last_status = None
+    words.look(to.intake, 5 * SECOND, 15 * SECOND, 0)
+    assert words.flags == FLAG_AGC, "not yet time for another look"
+    words.look(to.intake, 5 * SECOND, 16 * SECOND, 0)
+    assert words.flags == 0 and math.isnan(words.overload_age_s)
+
+
+@pytest.mark.parametrize(
+    ("shift_s", "expected_ms"), [(0, 3000.0), (3, 0.0), (3600, 3000.0)], ids=["ahead", "our clock was set", "neither"]
+)
+def test_radiods_clock_is_wrong_only_if_it_is_by_either_clock_of_ours(shift_s: int, expected_ms: float) -> None:
+    to, stream = Recording(), Sent(T0)
+    for number in range(50):
+        stream.send(to, number)
+    stream.pair(to, 50)
+    row = to.intake.epoch.evidence.pairs.rows[-1]  # type: ignore[union-attr]
+    to.intake.epoch.evidence.pairs.rows[-1] = (row[0], row[1] + 3 * SECOND, row[2])  # type: ignore[union-attr]
+    to.intake.last_status = Said(to.ssrc, None, None, None, None, None, None, b"")
+    words = RadiodWords()
+    words.look(to.intake, 5 * SECOND, 6 * SECOND, shift_s * SECOND)
+    assert words.offset_ms == expected_ms
+
+
+def test_no_overload_no_age() -> None:
+    assert math.isnan(overload_age_s({"ad_over": 0, "samples_since_over": 3, "input_samprate": 3}))
+    assert math.isnan(overload_age_s({}))

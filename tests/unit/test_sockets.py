@@ -199,7 +199,7 @@ def test_a_small_buffer_is_reported_with_the_command_that_mends_it(
     assert record.levelno == logging.WARNING
     text = record.getMessage()
     assert "WWV 10 MHz" in text and "208 KiB holds 2.1 s" in text
-    assert "`sysctl -w net.core.rmem_max=16777216`" in text
+    assert "run: sudo sysctl -w net.core.rmem_max=16777216" in text
 
 
 def test_a_large_enough_buffer_is_not_mentioned(

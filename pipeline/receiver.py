@@ -1,139 +1,182 @@
-"""From a channel's sockets into its journal, datagram by datagram.
+"""From a channel's sockets into its journal.
 
-Each datagram is looked at on the queue (MSG_PEEK) with its payload going straight to its
-place in shared memory, committed, and only then taken off. A worker that dies in between
-leaves the datagram on the queue, which the supervisor keeps; its successor sees it again
-and recognises it by its kernel receive stamp.
+Packets come down in the channel's shared memory (`pipeline.landing`), many in one call, and go from there into the
+journal: runs of packets that follow one another as a whole, all others one by one. A worker that dies in between leaves
+them where they are; its successor knows those that the journal has already by their kernel receive stamps.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 
+import numpy as np
+
+from pipeline.landing import SLOTS
+from pipeline.segments import landing_of
+from pipeline.shm import Segment
 from pipeline.stream.intake import Intake
-from pipeline.stream.journal import FLAG_MARKER, MAX_DATAGRAM, JournalFull, Kind, Row
-from pipeline.stream.rtp import HEADER, HEADER_SIZE, MARKER, VERSION_BITS, RtpError, parse, wrap32
+from pipeline.stream.journal import MAX_DATAGRAM, JournalFull, Kind
+from pipeline.stream.lot import Lot
+from pipeline.stream.rtp import HEADER_SIZE, MARKER, VERSION_BITS, RtpError, parse, wrap16, wrap32
 from pipeline.stream.source import Arrival
 
 TIMESPEC = struct.Struct("@ll")
 ANCILLARY = socket.CMSG_SPACE(TIMESPEC.size) + socket.CMSG_SPACE(64)
 SECOND = 1_000_000_000
 # How the kernel says that a page of the journal could not be had.
-NO_MEMORY = (errno.EFAULT, errno.ENOMEM)
+NO_MEMORY = (errno.EFAULT, errno.ENOMEM, errno.ENOSPC)
 # Packets taken in one go before the rest of the worker gets its turn.
 BATCH = 2000
+# Bytes of a run. With what must be left free besides, it fits into what the journal has beyond its minutes.
+LONGEST_RUN = 2 * MAX_DATAGRAM
 
 
 class Receiver:
-    """Drains one channel's data and status sockets into `intake`.
+    """Drains one channel's data and status sockets into `intake`, whose journal and landing `segment` holds.
 
     `shift_ns` is taken off the kernel's stamps: host's clock - recorder's clock (`pipeline.hostclock`).
     """
 
     def __init__(
-        self, data: socket.socket, status: tuple[socket.socket, ...], ssrc: int, intake: Intake, shift_ns: int = 0
+        self,
+        data: socket.socket,
+        status: tuple[socket.socket, ...],
+        ssrc: int,
+        intake: Intake,
+        segment: Segment,
+        shift_ns: int = 0,
     ) -> None:
         self._data = data
         self._status = status
         self._ssrc = ssrc
         self._intake = intake
-        self._header = bytearray(HEADER_SIZE)
+        self._segment = segment
+        self._landing = landing_of(segment, intake.journal)
         self._one = bytearray(1)
-        self._last_origin = ("", 0)
-        self._last_address = 0
         self.shift_ns = shift_ns
         self._local: dict[str, bool] = {}
         self.full = False
-        self.taken = 0
+        self._taken = 0
         self.statuses = 0
-        self._skip_known_head()
+        self._skip_placed()
 
-    def _skip_known_head(self) -> None:
-        """Take the head of the queue off if the predecessor committed it and died before taking it."""
-        journal = self._intake.journal
-        if journal.count in (journal.taken, journal.first):
+    def _skip_placed(self) -> None:
+        """Pass over what the predecessor committed and died before it could say so."""
+        journal, landing = self._intake.journal, self._landing
+        if not landing.waiting:
             return
-        last = journal.records(journal.count - 1)[0]
-        journal.mark_taken()
-        if last["kind"] not in (Kind.DATA, Kind.HELD):
+        rows = journal.records(journal.first)
+        # Behind a packet there may be a note of what it decided.
+        packets = np.flatnonzero((rows["kind"] == Kind.DATA) | (rows["kind"] == Kind.HELD))
+        if not len(packets):
             return
-        try:
-            size, stamps, _, _ = self._data.recvmsg_into([self._header], ANCILLARY, socket.MSG_PEEK)
-        except BlockingIOError:
-            return
-        if size < HEADER_SIZE:
-            return
-        _, _, sequence, timestamp, _ = HEADER.unpack(self._header)
-        if (sequence, timestamp, _stamp(stamps, self.shift_ns)) == (
-            int(last["sequence"]) & 0xFFFF,
-            wrap32(int(last["timestamp"])),
-            int(last["arrival_ns"]),
-        ):
-            self._data.recv_into(self._one)
+        last = rows[packets[-1]]
+        slots = slice(landing.waiting.start, landing.waiting.stop)
+        headers = landing.headers[slots]
+        known = np.flatnonzero(
+            (headers["sequence"] == wrap16(int(last["sequence"])))
+            & (headers["timestamp"] == wrap32(int(last["timestamp"])))
+            & (landing.arrivals(slots) - self.shift_ns == last["arrival_ns"])
+        )
+        if len(known):
+            landing.done(slots.start + int(known[0]) + 1)
 
     def drain(self) -> int:
         """Take what is on the data socket; returns how many datagrams that were.
 
-        Sets `full` and leaves the rest on the queue when the journal has no room.
+        Sets `full` and leaves the rest where it is when the journal has no room.
         """
-        intake, journal, header = self._intake, self._intake.journal, self._header
-        source, unpack = intake.source, HEADER.unpack
-        peek, take = self._data.recvmsg_into, self._data.recv_into
-        heap, one, ssrc, shift, untimed = journal.heap, self._one, self._ssrc, self.shift_ns, intake.untimed
-        self.full = False
-        for number in range(BATCH):
+        self._taken, self.full = 0, False
+        while self._taken < BATCH:
             try:
-                at = journal.room()
-                size, stamps, _, origin = peek([header, heap[at : at + MAX_DATAGRAM]], ANCILLARY, socket.MSG_PEEK)
-            except BlockingIOError:
-                return number
+                found = self._receive()
+                self._place()
             except JournalFull:
                 self.full = True
-                return number
             except OSError as error:
-                # The system has no page left for the journal; the datagram is still on the queue.
+                # The system has no page left for the journal; the datagrams stay in their slots.
                 if error.errno not in NO_MEMORY:
                     raise
                 self.full = True
-                return number
-            arrival_ns = _stamp(stamps, shift)
-            length = size - HEADER_SIZE
-            if length <= 0 or header[0] != VERSION_BITS:
-                self._unusual(size, at, origin, arrival_ns)
-            else:
-                _, kind, sequence, timestamp, found = unpack(header)
-                if found != ssrc:
-                    intake.bad(arrival_ns)
-                elif source.admit_next(sequence, timestamp, length, origin, arrival_ns):
-                    intake.received += 1
-                    if origin is not self._last_origin and origin != self._last_origin:
-                        self._last_origin, self._last_address = origin, _address(origin[0])
-                    journal.append(
-                        Row(
-                            source.extended_timestamp,
-                            source.extended_sequence,
-                            arrival_ns,
-                            source.epoch,
-                            length,
-                            self._last_address,
-                            origin[1],
-                            untimed | FLAG_MARKER if kind & MARKER else untimed,
-                            Kind.DATA,
-                        )
-                    )
-                else:
-                    intake.packet(Arrival(kind >= MARKER, sequence, timestamp, length, origin, arrival_ns))
-            take(one)
-            journal.mark_taken()
-        return BATCH
+            if self.full or found < SLOTS:
+                break
+        return self._taken
 
-    def _unusual(self, size: int, at: int, origin: tuple[str, int], arrival_ns: int) -> None:
-        """A datagram that is too short, or RTP with options that radiod never sends."""
-        intake = self._intake
-        heap = intake.journal.heap
-        datagram = bytes(self._header[: min(size, HEADER_SIZE)]) + bytes(heap[at : at + max(0, size - HEADER_SIZE)])
+    def _receive(self) -> int:
+        """Let packets come down, if there is room for one; returns how many the queue may still have had."""
+        # Statuses need room, too, when no packet comes.
+        self._intake.journal.room()
+        return SLOTS if self._landing.waiting else self._landing.receive(self._data)
+
+    def _place(self) -> None:
+        """What waits in the landing goes into the journal: a run, or one packet, after the other."""
+        landing, source = self._landing, self._intake.source
+        while waiting := landing.waiting:
+            # A packet may show that samples are wider than was thought; what follows is then looked at again.
+            width = source.bytes_per_frame
+            lot = self._lot(waiting, width)
+            begin = 0
+            while begin < len(lot) and source.bytes_per_frame == width:
+                end = lot.run_end(begin, LONGEST_RUN)
+                if end > begin and source.goes_on(*lot.first(begin)):
+                    self._place_run(lot, begin, end, waiting.start)
+                else:
+                    end = begin + 1
+                    self._place_one(lot, begin, waiting.start + begin)
+                landing.done(waiting.start + end)
+                self._taken += end - begin
+                begin = end
+
+    def _lot(self, waiting: range, width: int) -> Lot:
+        slots = slice(waiting.start, waiting.stop)
+        landing = self._landing
+        headers = landing.headers[slots]
+        length = landing.sizes(slots) - HEADER_SIZE
+        plain = (headers["bits"] == VERSION_BITS) & (headers["ssrc"] == self._ssrc) & (length > 0)
+        return Lot(
+            headers["sequence"].astype(np.int64),
+            headers["timestamp"].astype(np.int64),
+            length,
+            landing.arrivals(slots) - self.shift_ns,
+            landing.senders(slots),
+            headers["kind"] >= MARKER,
+            plain,
+            width,
+        )
+
+    def _place_run(self, lot: Lot, begin: int, end: int, slot: int) -> None:
+        lengths = lot.length[begin:end]
+        # A status may be what says how the packets are labelled; it must not find the journal full of them.
+        at = self._intake.journal.room(int(lengths.sum()) + MAX_DATAGRAM, end - begin + 1)
+        payloads = self._landing.payloads[slot + begin : slot + end]
+        self._store(at, [payload[:length] for payload, length in zip(payloads, lengths.tolist(), strict=True)])
+        self._intake.run(lot, begin, end)
+
+    def _place_one(self, lot: Lot, row: int, slot: int) -> None:
+        intake, arrival_ns, length = self._intake, int(lot.arrival_ns[row]), int(lot.length[row])
+        at = intake.journal.room()
+        if not lot.plain[row]:
+            self._unusual(self._landing.datagrams[slot][: max(0, length + HEADER_SIZE)], at, lot, row)
+            return
+        self._store(at, [self._landing.payloads[slot][:length]])
+        sequence, timestamp, origin = lot.first(row)
+        intake.packet(Arrival(bool(lot.marker[row]), sequence, timestamp, length, origin, arrival_ns))
+
+    def _store(self, at: int, payloads: list[memoryview]) -> None:
+        """Payloads one after the other to offset `at` of the heap.
+
+        By a system call, since that can say that there is no memory.
+        """
+        wanted = sum(map(len, payloads))
+        if os.pwritev(self._segment.fileno(), payloads, self._intake.journal.shape.heap_offset + at) < wanted:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _unusual(self, datagram: memoryview, at: int, lot: Lot, row: int) -> None:
+        """A datagram that is of no use, or RTP with options that radiod never sends."""
+        intake, arrival_ns = self._intake, int(lot.arrival_ns[row])
         try:
             packet = parse(datagram)
         except RtpError:
@@ -143,7 +186,8 @@ class Receiver:
         if packet.ssrc != self._ssrc or not payload:
             intake.bad(arrival_ns)
             return
-        heap[at : at + len(payload)] = payload
+        self._store(at, [payload])
+        origin = lot.first(row)[2]
         intake.packet(Arrival(packet.marker, packet.sequence, packet.timestamp, len(payload), origin, arrival_ns))
 
     def drain_status(self) -> None:
@@ -192,7 +236,3 @@ def _stamp(stamps: list[tuple[int, int, bytes]], shift_ns: int) -> int:
             seconds, nanoseconds = TIMESPEC.unpack(data)
             return int(seconds) * SECOND + int(nanoseconds) - shift_ns
     return 0
-
-
-def _address(text: str) -> int:
-    return int.from_bytes(socket.inet_aton(text), "big")

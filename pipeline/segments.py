@@ -10,21 +10,30 @@ from typing import Any
 
 from pipeline.config import Channel, Recorder
 from pipeline.hostclock import recorder_base
+from pipeline.landing import LANDING_SIZE, Landing, reserved
 from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
 from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
 from pipeline.stream.recovery import packed, unpacked
 
 MADV_REMOVE = mmap.MADV_REMOVE
+# What a clock's readings may differ by when they are compared.
+LANDED_MARGIN_NS = 1_000_000
 
 
 def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segment:
     """A new, empty journal segment; SharedMemoryError when the name is taken."""
     shape = geometry(channel.sample_rate_hz, recorder.buffer_minutes)
     # Nobody but the workers has to read samples there.
-    # The heap is filled by recvmsg alone, which says EFAULT when memory is short; its pages come and go.
-    segment = Segment.create(segment_name(instance, channel.id), shape.size, reserve=shape.heap_offset, mode=0o600)
+    # The heap is filled by system calls alone, which report it when memory is short; its pages come and go.
+    parts = [(0, shape.heap_offset), *((shape.size + offset, length) for offset, length in reserved())]
+    segment = Segment.create(segment_name(instance, channel.id), shape.size + LANDING_SIZE, parts, mode=0o600)
     Journal.format(segment.buf, shape, channel.ssrc)
     return segment
+
+
+def landing_of(segment: Segment, journal: Journal) -> Landing:
+    """Where this channel's datagrams come down; one process at a time may receive there."""
+    return Landing(segment.buf[journal.shape.size : journal.shape.size + LANDING_SIZE])
 
 
 def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bool) -> Segment | None:
@@ -38,9 +47,16 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bo
     except SharedMemoryError:
         return None
     journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
-    if journal is None:
+    if journal is None or segment.size < journal.shape.size + LANDING_SIZE:
         return None
-    journal.mark_break(time.clock_gettime_ns(time.CLOCK_BOOTTIME) + recorder_base(journal) if waited else 0)
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + recorder_base(journal)
+    since = now if waited else 0
+    landing = landing_of(segment, journal)
+    if landing.waiting and not waited:
+        # They came before the break, too; the next start takes longer than this margin.
+        newest = int(landing.arrivals(slice(landing.waiting.start, landing.waiting.stop)).max())
+        since = newest - (time.time_ns() - now) + LANDED_MARGIN_NS
+    journal.mark_break(since)
     return segment
 
 

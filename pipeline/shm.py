@@ -24,6 +24,7 @@ import contextlib
 import mmap
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -162,15 +163,18 @@ class Segment:
         self.name = name
         self.size = size
         self.map = mmap.mmap(fd, size, prot=mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0))
+        self._fd = os.dup(fd) if writable else -1
         self.buf = memoryview(self.map)
 
     @classmethod
-    def create(cls, name: str, size: int, reserve: int | None = None, mode: int = 0o644) -> Segment:
+    def create(
+        cls, name: str, size: int, reserve: Iterable[tuple[int, int]] | None = None, mode: int = 0o644
+    ) -> Segment:
         """A new zeroed segment with this mode whatever the umask; `size` bytes, rounded up to pages.
 
-        The first `reserve` bytes (all by default) are taken at once: a full /dev/shm is an
-        error here instead of a SIGBUS in whoever first touches a page that is not there.
-        What lies beyond may only be written by system calls, which report it. Raises
+        The (offset, length) parts in `reserve` (all by default) are taken at once: a full
+        /dev/shm is an error here instead of a SIGBUS in whoever first touches a page that is
+        not there. The rest may only be written by system calls, which report it. Raises
         SharedMemoryError.
         """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -179,7 +183,8 @@ class Segment:
         except posix_ipc.ExistentialError:
             raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
         try:
-            os.posix_fallocate(shm.fd, 0, size if reserve is None else reserve)
+            for offset, length in ((0, size),) if reserve is None else reserve:
+                os.posix_fallocate(shm.fd, offset, length)
             os.fchmod(shm.fd, mode)
             return cls(name, shm.fd, size, writable=True)
         except OSError as error:
@@ -212,8 +217,15 @@ class Segment:
         finally:
             shm.close_fd()
 
+    def fileno(self) -> int:
+        """The descriptor of a writable segment, for calls that report it when there is no memory for a page."""
+        return self._fd
+
     def close(self) -> None:
         """Drop the mapping if no view of it is alive."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         self.buf.release()
         with contextlib.suppress(BufferError):
             self.map.close()

@@ -102,8 +102,9 @@ class Worker:
         restore(self._intake, self._cutter, read_checkpoint(context.journal))
         self._clock = RecorderClock(journal, channel.name)
         self._receiver = Receiver(
-            context.sockets.data, context.sockets.status, channel.ssrc, self._intake, self._clock.shift_ns
-        )
+            context.sockets.data, context.sockets.status, channel.ssrc, self._intake, context.journal,
+            self._clock.shift_ns,
+        )  # fmt: skip
         first = config.enabled_channels[0].id == channel.id
         disabled = [c.id for c in config.channels if not c.enabled] if first else []
         self._writer = Writer(channel, config.recorder, lifeline.wake, disabled)

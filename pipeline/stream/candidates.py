@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pipeline.stream.rtp import signed16, signed32
@@ -19,6 +20,12 @@ Origin = tuple[str, int]
 # timeline may come between its packets: both are what a network reorders.
 REACH = 16
 MAX_CANDIDATES = 4
+
+
+@lru_cache(64)
+def origin(address: int, port: int) -> Origin:
+    """A sender by its address and port, both as numbers in host order."""
+    return ".".join(str(address >> shift & 0xFF) for shift in (24, 16, 8, 0)), port
 
 
 class Arrival(NamedTuple):

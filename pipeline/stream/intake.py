@@ -16,17 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.stream.breaks import note_break, since_break
-from pipeline.stream.candidates import Arrival, Candidate, Origin
+from pipeline.stream.candidates import Arrival, Candidate, Origin, origin
 from pipeline.stream.journal import (
     FLAG_LATE,
     FLAG_MARKER,
     FLAG_REORDERED,
     FLAG_UNTIMED,
     REASONS,
+    RECORD_DTYPE,
     Journal,
     Kind,
     Row,
 )
+from pipeline.stream.lot import Lot
 from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
@@ -136,6 +138,21 @@ class Intake:
         elif verdict in (Admission.HOLD, Admission.PROMOTE):
             self._hold(packet, verdict is Admission.PROMOTE)
         self._note_rejected(before, packet.arrival_ns)
+
+    def run(self, lot: Lot, begin: int, end: int) -> None:
+        """Take rows [begin, end) of a lot, one run of which the source expects the first.
+
+        Their payloads lie one after the other at the journal's `room()`.
+        """
+        source, taken, sender = self.source, slice(begin, end), int(lot.sender[begin])
+        rows = np.zeros(end - begin, RECORD_DTYPE)
+        rows["sequence"] = np.arange(source.sequence + 1, source.sequence + 1 + end - begin)
+        rows["timestamp"] = source.place_run(lot.length[taken], int(lot.arrival_ns[end - 1]))
+        rows["arrival_ns"], rows["length"] = lot.arrival_ns[taken], lot.length[taken]
+        rows["epoch"], rows["address"], rows["port"] = source.epoch, sender >> 16, sender & 0xFFFF
+        rows["flags"], rows["kind"] = self.untimed | FLAG_MARKER * lot.marker[taken], Kind.DATA
+        self.journal.append_run(rows)
+        self.received += end - begin
 
     def count_placed(self, verdict: Admission) -> None:
         """Count a packet that has its place."""
@@ -379,14 +396,12 @@ PLACED = {Admission.PLACE: 0, Admission.REORDERED: FLAG_REORDERED, Admission.LAT
 
 def arrival_of(row: Any) -> Arrival:
     """A journal record as the packet that came."""
-    address = int(row["address"])
-    text = ".".join(str(address >> shift & 0xFF) for shift in (24, 16, 8, 0))
     return Arrival(
         bool(row["flags"] & FLAG_MARKER),
         wrap16(int(row["sequence"])),
         wrap32(int(row["timestamp"])),
         int(row["length"]),
-        (text, int(row["port"])),
+        origin(int(row["address"]), int(row["port"])),
         int(row["arrival_ns"]),
     )
 

@@ -74,7 +74,7 @@ REASONS = ("start", "radiod_restart", "timestamp_jump", "rate_change")
 
 # Words of the header page, by index of u64.
 W_MAGIC, W_RECORDS, W_HEAP, W_SSRC = 0, 1, 2, 3
-W_COUNT, W_TAKEN, W_FIRST, W_RELEASED, W_CLEAN, W_CLOCK = 8, 9, 10, 11, 12, 13
+W_COUNT, W_FIRST, W_RELEASED, W_CLEAN, W_CLOCK = 8, 10, 11, 12, 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +176,6 @@ class Journal:
         return int((rows["position"] + rows["length"]).max()) if len(rows) else self._released
 
     @property
-    def taken(self) -> int:
-        """Records whose datagram was taken off the socket's queue."""
-        return int(self._words[W_TAKEN])
-
-    def mark_taken(self) -> None:
-        """The newest record's datagram has left the queue."""
-        self._words[W_TAKEN] = self.count
-
-    @property
     def clean(self) -> bool:
         """True when the last worker flushed everything before it left."""
         return bool(self._words[W_CLEAN])
@@ -202,12 +193,12 @@ class Journal:
     def clock_base_ns(self, value: int) -> None:
         self._words[W_CLOCK] = value
 
-    def room(self, size: int = MAX_DATAGRAM) -> int:
-        """Heap offset where a payload of up to `size` bytes may be put.
+    def room(self, size: int = MAX_DATAGRAM, records: int = 1) -> int:
+        """Heap offset where the payloads, up to `size` bytes, of so many records may be put.
 
         Raises JournalFull when that would overwrite what is still needed.
         """
-        if self.count - self.first >= self.shape.records - 1:
+        if self.count + records - self.first >= self.shape.records:
             raise JournalFull
         at = self.position % self.shape.heap
         if at + size > self.shape.heap:
@@ -227,6 +218,20 @@ class Journal:
         if row.kind <= Kind.HELD:
             self.position += row.length
         self.count = self._words[W_COUNT] = self.count + 1
+
+    def append_run(self, rows: npt.NDArray[np.void]) -> None:
+        """Commit records (RECORD_DTYPE) at once whose payloads lie one after the other at `room()`'s offset.
+
+        Their positions are filled in here.
+        """
+        ends = self.position + np.cumsum(rows["length"], dtype=np.uint64)
+        rows["position"] = ends - rows["length"]
+        at = self.count % self.shape.records
+        before_wrap = min(len(rows), self.shape.records - at)
+        self._records[at : at + before_wrap] = rows[:before_wrap]
+        self._records[: len(rows) - before_wrap] = rows[before_wrap:]
+        self.position = int(ends[-1])
+        self.count = self._words[W_COUNT] = self.count + len(rows)
 
     def append_moved(self, rows: list[tuple[int, Row]]) -> None:
         """Commit several records at once, with payloads that lie at earlier positions.

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.stream.candidates import Arrival, Candidate, Candidates, Origin
 from pipeline.stream.holes import Hole, Holes
 from pipeline.stream.rtp import SEQUENCE_MODULUS, signed16, signed32
@@ -106,18 +109,27 @@ class Source:
     _next_sequence: int = 0
     _next_timestamp: int = 0
 
-    def admit_next(self, sequence: int, timestamp: int, length: int, origin: Origin, arrival_ns: int) -> bool:
-        """The common case, quickly: True if the packet is the very next one, which is then placed."""
-        if (
-            sequence != self._next_sequence
-            or timestamp != self._next_timestamp
-            or origin != self.origin
-            or length % UNIT
-            or self.end < self.sealed
-        ):
-            return False
-        self._place(self.sequence + 1, self.end, length, arrival_ns)
-        return True
+    def goes_on(self, sequence: int, timestamp: int, origin: Origin) -> bool:
+        """True for the very next packet, if nothing has to be weighed: the common case, quickly."""
+        return (
+            sequence == self._next_sequence
+            and timestamp == self._next_timestamp
+            and origin == self.origin
+            and self.end >= self.sealed
+            and not self.candidates.runs
+        )
+
+    def place_run(self, lengths: npt.NDArray[np.int64], arrival_ns: int) -> npt.NDArray[np.int64]:
+        """Place packets, the first of which `goes_on`, each going on where the one before ends.
+
+        `lengths` are their payloads' in bytes, `arrival_ns` is the last one's. Returns their extended timestamps.
+        """
+        ends = self.end + np.cumsum(lengths // self.bytes_per_frame)
+        starts = np.concatenate(([self.end], ends[:-1]))
+        if len(lengths) > 1:
+            self.length = int(lengths[-2])
+        self._place(self.sequence + len(lengths), int(starts[-1]), int(lengths[-1]), arrival_ns)
+        return starts
 
     def admit(self, packet: Arrival) -> Admission:
         """Decide on one packet.

@@ -10,6 +10,7 @@ import pytest
 from pipeline.stream.journal import (
     MAX_DATAGRAM,
     PAGE,
+    RECORD_DTYPE,
     W_COUNT,
     W_FIRST,
     Geometry,
@@ -209,13 +210,35 @@ def test_release_and_first_survive_in_the_header(journal: Journal) -> None:
     assert journal.buffer[:4096].cast("Q")[W_FIRST] == 3
 
 
-def test_taken_and_clean_are_kept_for_a_successor(journal: Journal) -> None:
-    put(journal, 0, b"abcd")
-    assert journal.taken == 0 and not journal.clean
-    journal.mark_taken()
+def test_clean_is_kept_for_a_successor(journal: Journal) -> None:
+    assert not journal.clean
     journal.clean = True
     found = Journal.attach(journal.buffer, 7)
-    assert found is not None and found.taken == 1 and found.clean
+    assert found is not None and found.clean
+
+
+def test_a_run_is_appended_as_its_packets_would_be_and_wraps_in_the_index(journal: Journal) -> None:
+    for n in range(SMALL.records - 3):
+        put(journal, n, b"abcd")
+    journal.release(SMALL.records - 4)
+    rows = np.zeros(7, RECORD_DTYPE)
+    rows["length"], rows["kind"], rows["timestamp"] = [4, 8, 4, 4, 4, 4, 4], Kind.DATA, np.arange(7)
+    at, before = journal.room(32, 7), journal.position
+    journal.append_run(rows)
+    found = journal.records(journal.count - 7)
+    assert found["timestamp"].tolist() == list(range(7))
+    assert found["position"].tolist() == [before + n for n in (0, 4, 12, 16, 20, 24, 28)]
+    assert journal.position == before + 32 and at == before % SMALL.heap
+    again = Journal.attach(journal.buffer, 7)
+    assert again is not None and (again.count, again.position) == (journal.count, journal.position)
+
+
+def test_no_room_for_a_run_is_said_before_anything_is_written(journal: Journal) -> None:
+    for n in range(SMALL.records - 4):
+        put(journal, n, b"abcd")
+    journal.room(4, 3)
+    with pytest.raises(JournalFull):
+        journal.room(4, 4)
 
 
 def test_geometry_holds_its_minutes_of_the_widest_encoding_in_radiods_packets() -> None:

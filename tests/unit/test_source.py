@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.stream.candidates import MAX_CANDIDATES, REACH, Arrival
@@ -60,20 +61,35 @@ def admit(source: Source, *packets: Arrival) -> list[Admission]:
 # -- the next one --
 
 
-def test_next_packet_goes_the_short_way() -> None:
-    source = begun(3)
-    assert source.admit_next(3, 960, 1280, HOME, 0)
-    assert (source.extended_sequence, source.extended_timestamp, source.end) == (3, 960, 1280)
+def test_a_run_is_placed_as_its_packets_would_be() -> None:
+    run, single = begun(3), begun(3)
+    assert run.goes_on(3, 960, HOME)
+    starts = run.place_run(np.array([1280, 720, 560]), 7)
+    for sequence, (timestamp, length) in enumerate([(960, 1280), (1280, 720), (1460, 560)], 3):
+        assert single.admit(Arrival(False, sequence, timestamp, length, HOME, 7)) is PLACE
+    assert starts.tolist() == [960, 1280, 1460]
+    assert run.to_json() == single.to_json()
+
+
+def test_a_run_wraps_both_counters() -> None:
+    source = begun(5, base=(1 << 32) - 10 * 320, first=65_530)
+    assert source.goes_on(65_535, (1 << 32) - 5 * 320, HOME)
+    starts = source.place_run(np.full(10, 1280), 0)
+    assert starts[-1] == (1 << 32) + 4 * 320 and source.sequence == 65_544
+    assert source.goes_on(9, 5 * 320, HOME)
 
 
 @pytest.mark.parametrize(
-    ("sequence", "timestamp", "length", "origin"),
-    [(4, 960, 1280, HOME), (3, 961, 1280, HOME), (3, 960, 1281, HOME), (3, 960, 1280, OTHER)],
+    ("sequence", "timestamp", "origin"), [(4, 960, HOME), (3, 961, HOME), (3, 960, OTHER), (65_539, 960, HOME)]
 )
-def test_any_other_packet_does_not(sequence: int, timestamp: int, length: int, origin: Origin) -> None:
+def test_nothing_else_goes_on(sequence: int, timestamp: int, origin: Origin) -> None:
+    assert not begun(3).goes_on(sequence, timestamp, origin)
+
+
+def test_nothing_goes_on_while_a_run_of_strangers_is_followed() -> None:
     source = begun(3)
-    assert not source.admit_next(sequence, timestamp, length, origin, 0)
-    assert source.end == 960
+    admit(source, packet(0, origin=OTHER))
+    assert not source.goes_on(3, 960, HOME)
 
 
 def test_wraps_of_both_counters_are_extended() -> None:
@@ -116,7 +132,7 @@ def test_late_one_fills_its_place_and_is_no_longer_lost() -> None:
     assert admit(source, packet(13), packet(11), packet(12), packet(10)) == [PLACE, REORDERED, REORDERED, REORDERED]
     assert (source.lost, len(source.holes)) == (0, 1)
     assert (source.extended_sequence, source.extended_timestamp) == (10, 3200)
-    assert source.admit_next(14, 14 * 320, 1280, HOME, 0)
+    assert source.goes_on(14, 14 * 320, HOME)
 
 
 def test_swap_at_the_wraps() -> None:
@@ -426,7 +442,7 @@ def test_packet_over_the_seal_is_placed_and_stays_lost() -> None:
 def test_next_packets_after_a_silent_seal_are_late() -> None:
     source = begun(10)
     source.sealed = 12 * 320
-    assert not source.admit_next(10, 3200, 1280, HOME, 0)
+    assert not source.goes_on(10, 3200, HOME)
     assert admit(source, packet(10), packet(11), packet(12)) == [LATE, LATE, PLACE]
     assert source.lost == 0
 

@@ -242,11 +242,18 @@ class Config:
     alerts: Alerts = Alerts()
     logging: Logging = Logging()
     path: Path | None = field(default=None, compare=False, metadata=NOT_A_KEY)
+    # The instance that the file names, where it runs as another.
+    file_instance: str = field(default="", compare=False, metadata=NOT_A_KEY)
 
     @property
     def enabled_channels(self) -> tuple[Channel, ...]:
         """The channels to record, in the order of the file."""
         return tuple(c for c in self.channels if c.enabled)
+
+    def as_instance(self, name: str) -> Config:
+        """The same for instance `name`, whatever the file says."""
+        own = self.file_instance or self.recorder.instance
+        return replace(self, recorder=replace(self.recorder, instance=name), file_instance=own)
 
 
 def load_config(path: Path | None = None, *, instance: str | None = None, need_channels: bool = True) -> Config:

@@ -189,7 +189,7 @@ def _own_keys(path: Path) -> dict[str, Any]:
 
 def _as_table(found: Config) -> dict[str, Any]:
     table = asdict(found)
-    del table["path"]
+    del table["path"], table["file_instance"]
     return table
 
 

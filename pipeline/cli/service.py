@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +77,7 @@ def start(config_path: Path | None, instance: str | None, detach: bool) -> int:
     """
     config = load(config_path, instance=instance)
     if instance:
-        config = replace(config, recorder=replace(config.recorder, instance=instance))
+        config = config.as_instance(instance)
     from pipeline.supervision import service  # brings numpy with it, which no other command here needs
 
     if not detach:
@@ -112,15 +111,16 @@ def stop(config_path: Path | None, instance: str | None) -> int:
         raise PipelineError(f"instance {name} (pid {pid}) belongs to another user") from None
     except ProcessLookupError:
         pass
-    if not _wait_until(lambda: running_pid(name) is None and not locked(name), _stop_patience(config_path)):
+    patience_s = _stop_patience(config_path, name)
+    if not _wait_until(lambda: running_pid(name) is None and not locked(name), patience_s):
         raise PipelineError(f"instance {name} (pid {pid}) has not stopped yet; see its log")
     click.echo(f"instance {name} stopped")
     return EXIT_OK
 
 
-def _stop_patience(config_path: Path | None) -> float:
+def _stop_patience(config_path: Path | None, instance: str) -> float:
     try:
-        return load(config_path, need_channels=False).supervisor.stop_grace_s + STOP_MARGIN_S
+        return load(config_path, instance=instance, need_channels=False).supervisor.stop_grace_s + STOP_MARGIN_S
     except ConfigError:
         return 20.0 + STOP_MARGIN_S
 

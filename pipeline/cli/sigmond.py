@@ -10,7 +10,6 @@ import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ def _load_all(config_path: Path | None) -> Iterator[tuple[Config, list[Issue]]]:
             yield Config(), [_issue("fail", name, str(fault)) for fault in error.faults]
             continue
         if path != common:
-            config = replace(config, recorder=replace(config.recorder, instance=path.stem))
+            config = config.as_instance(path.stem)
         yield config, [*_findings(config), *_library_findings()]
 
 

@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
 from pipeline.config import Channel, Config
@@ -336,9 +335,9 @@ class Supervisor:
         """
         new = self._parts.load_config(self.config.path)
         instance = self.config.recorder.instance
-        if new.recorder.instance != instance:
+        if new.recorder.instance != (self.config.file_instance or instance):
             log.warning("reload: the instance stays %s until the next start", instance)
-            new = replace(new, recorder=replace(new.recorder, instance=instance))
+        new = new.as_instance(instance)
         check_data_dir(new.recorder.data_dir)
         steps = plan(self.config, new)
         if dry_run:

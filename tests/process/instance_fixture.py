@@ -39,6 +39,7 @@ class Instance:
         self._supervision: dict[str, float] = {}
         self.level = "INFO"
         self.station = ""
+        self.file_instance = self.name
         for number, name in enumerate("ABC", start=1):
             self.channel(name, frequency_hz=number * 1_000_000)
         self._log_path = folder / "log"
@@ -71,7 +72,7 @@ class Instance:
     def write_config(self) -> None:
         lines = [
             "[station]", f'callsign = "{self.station}"',
-            "[recorder]", f'instance = "{self.name}"', f'data_dir = "{self.data_dir}"',
+            "[recorder]", f'instance = "{self.file_instance}"', f'data_dir = "{self.data_dir}"',
             "[radiod]", 'status_address = "239.1.2.3:5006"', f'interface = "{self.interface}"',
             "[logging]", f'level = "{self.level}"',
             "[supervisor]", *(f"{key} = {value}" for key, value in self._supervision.items()),
@@ -88,7 +89,7 @@ class Instance:
         self._board = None
         with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(STUB), mode, str(self.config_path)],
+                [sys.executable, str(STUB), mode, str(self.config_path), self.name],
                 stderr=log, stdout=log, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
                 start_new_session=True,
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """A real supervisor with stub children, for the tests of supervision.
 
-    python stub_instance.py serve|detach CONFIG
+    python stub_instance.py serve|detach CONFIG [INSTANCE]
 
 A stub worker publishes heartbeats and does what `<data_dir>/behave/<channel id>` says:
 `exit N`, `raise`, `sleep N` or `deaf` (never publish). On an orderly stop it does what
@@ -146,6 +146,8 @@ PARTS = Parts(
 def main() -> int:
     setup_logging()
     config = load_config(Path(sys.argv[2]))
+    if len(sys.argv) > 3:
+        config = config.as_instance(sys.argv[3])
     service.ORPHAN_PATIENCE_S = float(os.environ.get("GRAPE_TEST_PATIENCE", service.ORPHAN_PATIENCE_S))
     try:
         if sys.argv[1] == "detach":

@@ -192,6 +192,20 @@ def test_status_tells_a_killed_supervisor_from_a_stopped_one(
     assert "is dead" in capsys.readouterr().out
 
 
+def test_an_instance_named_on_the_command_line_is_told_only_when_its_file_changes(instance: Instance) -> None:
+    instance.file_instance = "default"
+    instance.start()
+    name = ("--instance", instance.name)
+    assert instance.command("reload", *name) == EXIT_OK
+    assert instance.command("reload", *name) == EXIT_OK
+    assert "the instance stays" not in instance.log()
+    instance.file_instance = "other"
+    instance.write_config()
+    assert instance.command("reload", *name) == EXIT_OK
+    assert f"the instance stays {instance.name} until the next start" in instance.log()
+    assert instance.command("stop", *name) == EXIT_OK
+
+
 def test_shared_memory_that_somebody_removed_is_told(instance: Instance, capsys: pytest.CaptureFixture[str]) -> None:
     instance.start()
     board = Path(f"/dev/shm/grape-pipeline-{instance.name}")

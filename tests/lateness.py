@@ -34,6 +34,11 @@ class Lateness:
         utc = [timeline.utc_ns(timeline.frame(e["rtp_next"])) for e in noted]
         return cls(np.array(utc, np.int64), np.array([e["pair_late_ns"] for e in noted], np.int64))
 
+    def since(self, heard_ns: int) -> Lateness:
+        """Without the pairs before `heard_ns` (UTC), when nobody listened yet."""
+        heard = self.utc_ns >= heard_ns
+        return Lateness(self.utc_ns[heard], self.late_ns[heard])
+
     def shared_ns(self, end_ns: int) -> int:
         """How late the least late pair was that speaks for a minute which ends at `end_ns`; 0 if there is none."""
         speak = (self.utc_ns <= end_ns) & (self.utc_ns > end_ns - WINDOW_S * SECOND)

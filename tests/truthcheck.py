@@ -134,6 +134,8 @@ def check_simulated(
                 verdict.faults.append(f"{values['path'].name}: segment at {rtp} is of no timeline")
                 continue
             frame = timeline.frame(rtp)
+            if not covered[timeline.number]:
+                late[timeline.number] = late[timeline.number].since(timeline.utc_ns(frame))
             covered[timeline.number].append((frame, frame + count))
             _check_labels(verdict, values, utc - timeline.utc_ns(frame), late[timeline.number], slow)
             early = joined if timeline is timelines[0] else 0

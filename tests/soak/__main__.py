@@ -68,7 +68,7 @@ class Plan:
 
     def specs(self) -> tuple[ChannelSpec, ...]:
         """The nine of a GRAPE station, then made-up ones."""
-        more = (ChannelSpec(f"EXTRA {n}", 1_000_000 + 10_000 * n) for n in range(self.channels))
+        more = (ChannelSpec(f"EXTRA {n}", 1_001_000 + 10_000 * n) for n in range(self.channels))
         return tuple(
             replace(c, sample_rate_hz=self.rate_hz, data_address=a_group() if self.own_groups else None)
             for c in (*WWV_CHU, *more)[: self.channels]

@@ -39,6 +39,7 @@ def test_the_least_late_pair_of_ten_minutes_counts() -> None:
     assert lateness.shared_ns(T0 + 605_000 * MS) == 9 * MS
     assert lateness.shared_ns(T0 + 660_000 * MS) == 8 * MS
     assert lateness.shared_ns(T0 - 1) == 0
+    assert lateness.since(T0 + 5_000 * MS).shared_ns(T0 + MINUTE) == 9 * MS
     assert Lateness.of(truth({0: 5}), replace(LINE, number=4)).shared_ns(T0 + MINUTE) == 0
 
 

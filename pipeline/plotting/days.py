@@ -35,6 +35,8 @@ SHORT_MINUTES = 240
 SHORT_LENGTH, SHORT_COLUMNS = 256, 6
 LONG_LENGTH = 512
 REACH_HZ = 3.0
+# What has a value for each column.
+KEPT = ("power", "spectra", "level", "valid_s", "line_hz", "_covered_s")
 
 
 @dataclass(slots=True)
@@ -110,6 +112,29 @@ class Days:
         axis = self._axis if self._axis is not None else np.zeros(0)
         mean = np.divide(self.power, self.spectra, out=np.zeros_like(self.power), where=self.spectra > 0)
         return Spectra(self.times_s, axis, decibels(mean))
+
+    def kept(self) -> dict[str, npt.NDArray[Any]]:
+        """All that was added so far, as arrays for `recall`."""
+        arrays = {name: getattr(self, name) for name in KEPT}
+        arrays["_axis"] = self._axis if self._axis is not None else np.zeros(0)
+        numbers = [self.first_s, self.end_s, self.lines_as_one, self.offset_hz, self.files, self.bound_ms, self._found]
+        lost = {f"lost {cause}": seconds for cause, seconds in self.lost_s.items()}
+        return {**arrays, **lost, "tones": np.array(self.tones).reshape(-1, 2), "numbers": np.array(numbers, float)}
+
+    def recall(self, kept: Values) -> bool:
+        """Go on from what `kept` gave, if it was of the same time; False, and nothing changed, if it was not."""
+        first_s, end_s, lines_as_one, offset_hz, files, bound_ms, found = map(float, kept["numbers"])
+        if (first_s, end_s, lines_as_one) != (self.first_s, self.end_s, self.lines_as_one):
+            return False
+        if any(kept[name].shape[-1:] != (self.columns,) for name in KEPT):
+            return False
+        for name in KEPT:
+            setattr(self, name, kept[name].astype(getattr(self, name).dtype))
+        self._axis = kept["_axis"] if len(kept["_axis"]) else None
+        self.lost_s = {name.removeprefix("lost "): a for name, a in kept.items() if name.startswith("lost ")}
+        self.tones = [(float(at), float(onset)) for at, onset in kept["tones"]]
+        self.offset_hz, self.files, self.bound_ms, self._found = offset_hz, int(files), bound_ms, bool(found)
+        return True
 
     def add(self, values: Values, minute_s: int) -> None:
         """Add one file; the first one says where the carrier is."""

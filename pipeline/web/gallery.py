@@ -1,8 +1,9 @@
 """The pictures of all channels, drawn when they are asked for and kept until there is something new.
 
 One thread reads the day's files, newest first and in the gaps of its own work, so that a
-page opened in the evening does not take a core from the recorder; one picture is drawn at
-a time. A channel is one of the configuration's: no name from outside becomes a path.
+page opened in the evening does not take a core from the recorder; what it has put together
+is kept in a cache for the next run. One picture is drawn at a time. A channel is one of the
+configuration's: no name from outside becomes a path.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pipeline.config import Channel, Config
 from pipeline.plot import load
 from pipeline.plotting.days import Days
 from pipeline.web.drawing import day_png, minute_png
+from pipeline.web.shelf import DayStore, Listing
 
 log = logging.getLogger(__name__)
 
@@ -28,52 +30,58 @@ POLL_S = 3.0
 PAUSE = 1.0
 # Of some 2500 lines within 3 Hz of the carrier a picture of 176 pixels shows no more.
 LINES_AS_ONE = 12
+# A run that is killed has so many files of a channel to read again.
+KEEP_FILES = 15
 
 
 class _Shelf:
     """One channel: its folder, the day that is being put together, pictures and what they show."""
 
-    def __init__(self, channel: Channel, folder: Path) -> None:
+    def __init__(self, channel: Channel, folder: Path, kept: DayStore) -> None:
         self.channel = channel
-        self.folder = folder
         self.day: Days | None = None
         self.seen: set[str] = set()
         self.pictures: dict[str, tuple[object, bytes]] = {}
+        self._listing = Listing(folder)
+        self._kept = kept
+        self._files_kept = 0
 
     def newest(self) -> Path | None:
         """The last whole minute on disk."""
-        names = [path for path in self._files() if parse_name(path.name) is not None]
-        return max(names, key=lambda path: path.name, default=None)
-
-    def _files(self) -> list[Path]:
-        try:
-            return list(self.folder.glob("*_iq.npz"))
-        except OSError:
-            return []
+        names = reversed(self._listing.names())
+        name = next((name for name in names if parse_name(name) is not None), None)
+        return None if name is None else self._listing.folder / name
 
     def turn_to(self, day_s: int) -> None:
-        """Begin a new day if it is one."""
+        """Begin a new day if it is one, with what an earlier run has put together of it."""
         if self.day is None or self.day.first_s != day_s:
             self.day = Days(self.channel.name, self.channel.frequency_hz, day_s, day_s + DAY_S, LINES_AS_ONE)
-            self.seen = set()
+            self.seen = self._kept.recall(self.channel, self.day)
+            self._files_kept = self.day.files
+
+    def keep(self, least: int) -> None:
+        """Keep the day for a later run, if so many files are new in it."""
+        if self.day is not None and self.day.files - self._files_kept >= least:
+            self._kept.keep(self.channel, self.day, self.seen)
+            self._files_kept = self.day.files
 
     def next_file(self) -> tuple[Path, int] | None:
         """The newest file of the day that is not yet in it."""
         assert self.day is not None
         stamp = time.strftime("%Y%m%dT", time.gmtime(self.day.first_s))
-        found = [path for path in self._files() if path.name.startswith(stamp) and path.name not in self.seen]
-        for path in sorted(found, key=lambda path: path.name, reverse=True):
-            if (named := parse_name(path.name)) is not None:
-                return path, named.minute_s
+        for name in reversed(self._listing.of_day(stamp)):
+            if name not in self.seen and (named := parse_name(name)) is not None:
+                return self._listing.folder / name, named.minute_s
         return None
 
 
 class Gallery:
     """Pictures by channel; `start` lets its thread run until `stop`."""
 
-    def __init__(self, config: Config, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, config: Config, now_s: Callable[[], float] = time.time, cache: Path | None = None) -> None:
         archives = config.recorder.data_dir / "archives"
-        self._shelves = {c.id: _Shelf(c, archives / c.id) for c in config.channels}
+        kept = DayStore(cache, archives)
+        self._shelves = {c.id: _Shelf(c, archives / c.id, kept) for c in config.channels}
         self._now_s = now_s
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -84,10 +92,12 @@ class Gallery:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and keep what it has read."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        for shelf in self._shelves.values():
+            shelf.keep(1)
 
     def minute(self, channel: str) -> bytes | None:
         """The last file's spectrogram as PNG; None for an unknown channel or when there is no file."""
@@ -138,6 +148,7 @@ class Gallery:
                     shelf.day.add(values, minute_s)
             except PipelineError as error:
                 log.warning("web: %s", error)
+            shelf.keep(KEEP_FILES)
         return did
 
     def _run(self) -> None:

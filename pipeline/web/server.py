@@ -31,11 +31,12 @@ def serve(config: Config, instance: str, listen: str, hosts: tuple[str, ...]) ->
 
     from pipeline.web.app import Site
     from pipeline.web.gallery import Gallery
+    from pipeline.web.shelf import cache_folder
 
     set_name("gp-web", f"web {instance} {listen}")
     # Pictures can wait; the recorder cannot.
     os.nice(NICE)
-    gallery = Gallery(config)
+    gallery = Gallery(config, cache=cache_folder())
     site = Site(config, instance, gallery, (host.lower() for host in hosts))
     try:
         server = create_server(

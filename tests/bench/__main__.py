@@ -23,6 +23,7 @@ SHORT_FORMS: dict[str, tuple[str, ...]] = {
     "bench_shm": (),
     "bench_ntp": (),
     "bench_watch": ("10",),
+    "bench_web": ("60",),
     "bench_verify": ("20",),
     "bench_tones": ("--noise", "0", "--signal", "0"),
 }

@@ -23,6 +23,7 @@ from pipeline import npz
 from pipeline.config import Channel, Config, Recorder
 from pipeline.web.app import Site
 from pipeline.web.gallery import DAY_S, Gallery
+from pipeline.web.shelf import Listing
 from streams import T0
 from tests.process import instance_fixture
 
@@ -130,6 +131,50 @@ def test_the_last_minute_and_the_day_are_drawn_once(tmp_path: Path, caplog: pyte
         assert gallery.minute(name) is None and gallery.day(name) is None
 
 
+def test_a_later_run_goes_on_with_the_day(tmp_path: Path) -> None:
+    midnight = T0 // 10**9 // DAY_S * DAY_S
+    config = Config(recorder=Recorder(data_dir=tmp_path / "data"), channels=(CHANNEL,))
+
+    def run(day_s: int = midnight, cache: Path | None = tmp_path / "cache") -> tuple[int, Gallery]:
+        gallery, steps = Gallery(config, lambda: day_s + 7200.0, cache), 0
+        while gallery.step():
+            steps += 1
+        gallery.stop()
+        return steps, gallery
+
+    for hour in range(3):
+        write_minute(tmp_path / "data", midnight + 3600 * hour, gap=range(30, 60 * hour))
+    steps, first = run()
+    assert steps == 3
+    steps, second = run()
+    assert steps == 0
+    assert second.day(CHANNEL.id) == first.day(CHANNEL.id)
+    write_minute(tmp_path / "data", midnight + 7260)
+    assert run()[0] == 1
+    assert run(cache=None)[0] == 4, "without a cache all is read"
+    assert run(midnight + DAY_S)[0] == 0, "another day begins empty"
+    assert run()[0] == 0, "and leaves what was kept"
+    (kept,) = (tmp_path / "cache").iterdir()
+    for damage in (b"", b"PK nonsense", kept.read_bytes()[:1000]):
+        kept.write_bytes(damage)
+        assert run()[0] == 4
+
+
+def test_a_folder_is_listed_when_it_has_changed(tmp_path: Path) -> None:
+    listing = Listing(tmp_path)
+    for name in ("20261122T000000Z_1_iq.npz", "20261123T000000Z_1_iq.npz", "20261123T000100Z_1_iq.npz.tmp"):
+        (tmp_path / name).touch()
+    assert len(listing.names()) == 2
+    assert listing.of_day("20261123T") == ["20261123T000000Z_1_iq.npz"]
+    os.utime(tmp_path, (1_000, 1_000))
+    before = listing.listed
+    assert [len(listing.names()) for _ in range(5)] == [2] * 5
+    assert listing.listed == before + 1
+    (tmp_path / "20261124T000000Z_1_iq.npz").touch()
+    assert len(listing.names()) == 3
+    assert Listing(tmp_path / "none").names() == []
+
+
 @pytest.fixture
 def page(instance: Instance) -> Iterator[tuple[str, int]]:
     """The real command beside an instance of three channels, two of which have files: host and port."""
@@ -148,7 +193,8 @@ def page(instance: Instance) -> Iterator[tuple[str, int]]:
         "--listen",
         f"127.0.0.1:{port}",
     ]
-    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE) as process:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "XDG_CACHE_HOME": str(instance.folder)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         wait_for(lambda: process.poll() is not None or answers(port), 30, "the page")
         yield "127.0.0.1", port
         process.send_signal(signal.SIGTERM)

@@ -8,6 +8,7 @@ in one PipelineError.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import json
 import logging
@@ -55,6 +56,8 @@ def serve(config: Config, parts: Parts | None = None, ready: Callable[[], None] 
     when it cannot start.
     """
     instance = config.recorder.instance
+    # systemd's watchdog ends a supervisor that hangs with SIGABRT: then the log says where.
+    faulthandler.enable()
     set_name("gp-super", f"supervisor {instance} starting")
     check_data_dir(config.recorder.data_dir)
     parts = parts or real_parts()

@@ -174,8 +174,9 @@ def test_children_that_stay_are_named_by_the_next_start(instance: Instance) -> N
     instance.start()
     stuck = instance.child("B").pid
     os.kill(stuck, signal.SIGSTOP)
-    os.kill(instance.pid, signal.SIGKILL)
+    os.kill(instance.pid, signal.SIGABRT)  # as systemd's watchdog does
     instance.ended()
+    assert 'supervisor.py", line' in instance.log(), "where it was"
     code, text = instance.run_to_end(GRAPE_TEST_PATIENCE="0.3")
     assert code == EXIT_FAILURE
     assert str(stuck) in text

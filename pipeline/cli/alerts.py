@@ -18,7 +18,8 @@ from pipeline.config import Config
 def alerts(config_path: Path | None, test: bool) -> int:
     """Show what is wrong now that an alert could be about; with --test, send a message.
 
-    A running instance sends alerts itself when [alerts] names a command or a URL.
+    A running instance sends alerts itself when [alerts] names a command or a URL. The test has
+    that instance's user and rights, if root or that user asks for it.
 
     Example: grape-pipeline alerts --test
     """
@@ -27,6 +28,7 @@ def alerts(config_path: Path | None, test: bool) -> int:
     if test:
         if not ways:
             raise PipelineError("[alerts] has neither command nor url; nobody would be told")
+        _become(config.recorder.instance)
         return _send(config)
     click.echo(f"alerts go to: {', '.join(ways) or 'nobody ([alerts] has neither command nor url)'}")
     for (kind, channel), text in _wrong(config).items():
@@ -42,6 +44,24 @@ def _wrong(config: Config) -> dict[tuple[str, str], str]:
 
     snapshot = take(Board.open(config.recorder.instance), config, brief=True)
     return conditions(snapshot, free_gb(config.recorder.data_dir), False)
+
+
+def _become(instance: str) -> None:
+    """Have the rights that the instance has, if one runs."""
+    from pipeline.supervision.instance import running_pid
+    from pipeline.supervision.standing import assume, standing_of
+
+    pid = running_pid(instance)
+    if pid is None:
+        return
+    try:
+        standing = standing_of(pid)
+        assume(standing)
+    except PipelineError as error:
+        click.echo(f"not tried as instance {instance} does: {error}", err=True)
+        return
+    rights = " without new privileges: no set-user-ID mailer" if standing.no_new_privileges else ""
+    click.echo(f"as {standing.user}, like instance {instance}{rights}")
 
 
 def _send(config: Config) -> int:

@@ -248,5 +248,6 @@ def test_the_service_units_are_sound(tmp_path: Path) -> None:
         "FileDescriptorStoreMax=1600", "RestartKillSignal=SIGUSR2", "StandardOutput=journal",
         "RestartPreventExitStatus=78", "Environment=MALLOC_ARENA_MAX=2", "ExecReload=/bin/kill -HUP $MAINPID",
         "Environment=MALLOC_MMAP_THRESHOLD_=1048576", "Environment=MALLOC_TRIM_THRESHOLD_=2097152",
+        "OOMPolicy=continue",
     }  # fmt: skip
     assert wanted <= set(text.splitlines())

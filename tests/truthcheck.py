@@ -145,7 +145,10 @@ def check_simulated(
             # A gap at the end of a file lies in no segment.
             timeline = _owner(timelines, rtp, utc, values["sample_rate"])
             if timeline is not None:
-                covered[timeline.number].append((timeline.frame(rtp), timeline.frame(rtp) + count))
+                frame = timeline.frame(rtp)
+                # A gap before the stream's first frame has a timestamp before the first.
+                frame -= WRAP * (frame >= WRAP // 2)
+                covered[timeline.number].append((frame, frame + count))
         extra = values["iq_extra"]
         if len(extra):
             index, count, rtp, _, utc = segments(values)[-1]

@@ -6,7 +6,7 @@ stamps, and the `struct mmsghdr` whose msg_len says that a slot is full. A signa
 the kernel at the earliest, when all of a datagram is there. What is not in the journal yet is found by
 `waiting`, by this process or the next one.
 
-Layout: a page of words, the headers, senders and stamps, then the slots. A slot begins with the datagram's first byte.
+Layout: a page of words, the headers, stamps and senders, then the slots. A slot begins with the datagram's first byte.
 Its first page is always there; the others, which no radiod needs, are taken when they are first written. If the system
 has none left then, the kernel drops that one datagram.
 """
@@ -17,20 +17,19 @@ import ctypes
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
+from pipeline.stream.candidates import Origin, origin
 from pipeline.stream.journal import MAX_DATAGRAM, PAGE
-from pipeline.stream.rtp import HEADER_SIZE
+from pipeline.stream.lot import Lot
+from pipeline.stream.rtp import HEADER, HEADER_SIZE
 
 SLOTS = 64
 # One page more than a datagram may take, so that slots do not all fall on the same lines of a cache.
 SLOT_SIZE = MAX_DATAGRAM + PAGE
-# Linux include/linux/socket.h; asm-generic/socket.h: SCM_TIMESTAMPNS of the option that pipeline.sockets sets.
-SCM_TIMESTAMPNS = 35
 SECOND = 1_000_000_000
 # msg_len of a slot that nothing has come to; a datagram may be empty.
 UNFILLED = 0xFFFF_FFFF
@@ -38,7 +37,7 @@ W_NEXT = 0
 
 
 class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
 class _Header(ctypes.Structure):  # recvmsg(2): struct msghdr
@@ -51,26 +50,36 @@ class _Header(ctypes.Structure):  # recvmsg(2): struct msghdr
 
 
 class _Message(ctypes.Structure):  # recvmmsg(2): struct mmsghdr
-    _fields_ = (("header", _Header), ("length", ctypes.c_uint32))
+    _fields_ = (("header", _Header), ("size", ctypes.c_uint32))
 
 
-MESSAGE: np.dtype[Any] = np.dtype(_Message)
-SENDER: np.dtype[Any] = np.dtype([("family", "=u2"), ("port", ">u2"), ("address", ">u4"), ("zero", "V8")])
-STAMP: np.dtype[Any] = np.dtype(
-    [("size", np.uintp), ("level", "=i4"), ("type", "=i4"), ("seconds", "l"), ("nanoseconds", "l")]
-)
-RTP: np.dtype[Any] = np.dtype(
-    [("bits", "u1"), ("kind", "u1"), ("sequence", ">u2"), ("timestamp", ">u4"), ("ssrc", ">u4")]
-)
-_SENDERS = PAGE + -(-SLOTS * MESSAGE.itemsize // PAGE) * PAGE
-_STAMPS = _SENDERS + SLOTS * SENDER.itemsize
-_SLOTS = -(-(_STAMPS + SLOTS * STAMP.itemsize) // PAGE) * PAGE
+class _Stamp(ctypes.Structure):  # cmsg(3) with the struct timespec of SO_TIMESTAMPNS, the only one asked for
+    _fields_ = (
+        ("size", ctypes.c_size_t), ("level", ctypes.c_int), ("type", ctypes.c_int),
+        ("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long),
+    )  # fmt: skip
+
+
+class _Sender(ctypes.BigEndianStructure):  # ip(7): struct sockaddr_in; its first eight bytes
+    _fields_ = (("family", ctypes.c_uint16), ("port", ctypes.c_uint16), ("address", ctypes.c_uint32))
+
+
+class _Heads(ctypes.Structure):
+    """Everything that the kernel says of a lot."""
+
+    _fields_ = (
+        ("messages", _Message * SLOTS), ("stamps", _Stamp * SLOTS), ("senders", ctypes.c_uint64 * (2 * SLOTS))
+    )  # fmt: skip
+
+
+_SLOTS = PAGE + -(-ctypes.sizeof(_Heads) // PAGE) * PAGE
 LANDING_SIZE = _SLOTS + SLOTS * SLOT_SIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _recvmmsg = _libc.recvmmsg
 _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
 _recvmmsg.restype = ctypes.c_int
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 
 
 def reserved() -> Iterator[tuple[int, int]]:
@@ -87,32 +96,43 @@ class Landing:
     """
 
     def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
         self._words = buffer[:PAGE].cast("Q")
-        self._messages: npt.NDArray[np.void] = np.frombuffer(buffer, MESSAGE, SLOTS, PAGE)
-        self._senders: npt.NDArray[np.void] = np.frombuffer(buffer, SENDER, SLOTS, _SENDERS)
-        self._stamps: npt.NDArray[np.void] = np.frombuffer(buffer, STAMP, SLOTS, _STAMPS)
-        slots = np.frombuffer(buffer, np.uint8, SLOTS * SLOT_SIZE, _SLOTS).reshape(SLOTS, SLOT_SIZE)
-        self.headers: npt.NDArray[np.void] = slots[:, : RTP.itemsize].view(RTP)[:, 0]
-        self.datagrams = [buffer[at : at + MAX_DATAGRAM] for at in range(_SLOTS, LANDING_SIZE, SLOT_SIZE)]
+        self._heads = _Heads.from_buffer(buffer, PAGE)
+        raw = buffer[PAGE : PAGE + ctypes.sizeof(_Heads)]
+        self._raw = raw
+        # As columns: indexing them costs less than ctypes' fields, and a strided slice is a list in one step.
+        self._sizes = _column(raw[: _Heads.stamps.offset], "I", _Message.size.offset, ctypes.sizeof(_Message))
+        stamps = raw[_Heads.stamps.offset : _Heads.senders.offset]
+        self._seconds = _column(stamps, "l", _Stamp.seconds.offset, ctypes.sizeof(_Stamp))
+        self._nanoseconds = _column(stamps, "l", _Stamp.nanoseconds.offset, ctypes.sizeof(_Stamp))
+        self._senders = _column(raw[_Heads.senders.offset :], "Q", 0, 16)
+        self._offsets = range(_SLOTS, LANDING_SIZE, SLOT_SIZE)
+        self.datagrams = [buffer[at : at + MAX_DATAGRAM] for at in self._offsets]
         self.payloads = [datagram[HEADER_SIZE:] for datagram in self.datagrams]
-        self._lengths, self._heads = self._messages["length"], self._messages["header"]
-        # Of a new landing all lengths are zero, and so are the addresses of what they would be the lengths of.
-        self._lengths[self._heads["iov"] == 0] = UNFILLED
-        empty = np.flatnonzero(self._lengths == UNFILLED)
-        self._filled = int(empty[0]) if len(empty) else SLOTS
-        self._point(slots)
+        # A new landing has no addresses yet, and its sizes say nothing.
+        new = not self._heads.messages[0].header.iov
+        sizes = self._sizes.tolist()
+        self._filled = 0 if new else next((n for n, size in enumerate(sizes) if size == UNFILLED), SLOTS)
+        self._empty = self._point()
+        if new:
+            raw[:] = self._empty
 
-    def _point(self, slots: npt.NDArray[np.uint8]) -> None:
-        """Addresses are a process's own; the lengths, which say what has come, are left as they are."""
-        every = np.arange(SLOTS, dtype=np.uintp)
-        self._vectors = np.empty(SLOTS, np.dtype(_IoVec))
-        self._vectors["base"] = slots.ctypes.data + every * SLOT_SIZE
-        self._vectors["length"] = MAX_DATAGRAM
-        self._heads["iov"] = self._vectors.ctypes.data + every * self._vectors.itemsize
-        self._heads["iov_count"] = 1
-        self._heads["name"] = self._senders.ctypes.data + every * SENDER.itemsize
-        self._heads["control"] = self._stamps.ctypes.data + every * STAMP.itemsize
-        self._first = self._messages.ctypes.data
+    def _point(self) -> bytes:
+        """The heads as they are before a lot comes, with this process's addresses."""
+        heads, base = _Heads(), ctypes.addressof(self._heads)
+        slots = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer, _SLOTS))
+        self._vectors = (_IoVec * SLOTS)(*(_IoVec(slots + n * SLOT_SIZE, MAX_DATAGRAM) for n in range(SLOTS)))
+        vectors = ctypes.addressof(self._vectors)
+        for slot in range(SLOTS):
+            heads.messages[slot].size = UNFILLED
+            heads.messages[slot].header = _Header(
+                base + _Heads.senders.offset + 16 * slot, 16,
+                vectors + slot * ctypes.sizeof(_IoVec), 1,
+                base + _Heads.stamps.offset + slot * ctypes.sizeof(_Stamp), ctypes.sizeof(_Stamp), 0,
+            )  # fmt: skip
+        self._first = base
+        return bytes(heads)
 
     @property
     def waiting(self) -> range:
@@ -128,35 +148,38 @@ class Landing:
 
         Only when none is waiting. Raises OSError as recvmmsg(2) does, but not for an empty queue.
         """
-        # The lengths first: whoever finds NEXT at zero believes them.
-        self._lengths[:] = UNFILLED
+        # NEXT last: until then it is beyond all that is, and then all is empty.
+        self._raw[:] = self._empty
         self._words[W_NEXT] = self._filled = 0
-        self._heads["name_size"] = SENDER.itemsize
-        self._heads["control_size"] = STAMP.itemsize
-        found = _recvmmsg(sock.fileno(), self._first, SLOTS, socket.MSG_DONTWAIT, None)
+        found = int(_recvmmsg(sock.fileno(), self._first, SLOTS, _DONTWAIT, None))
         if found < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EINTR):
                 return 0
             raise OSError(number, os.strerror(number))
         self._filled = found
-        return int(found)
+        return found
 
-    def sizes(self, slots: slice) -> npt.NDArray[np.int64]:
-        """Bytes of each datagram; -1 of one that was too long, which no UDP datagram is."""
-        cut = self._heads["flags"][slots] & socket.MSG_TRUNC != 0
-        return np.where(cut, -1, self._lengths[slots].astype(np.int64))
+    def lot(self, shift_ns: int) -> Lot:
+        """What is waiting; `shift_ns` is taken off the kernel's stamps (SO_TIMESTAMPNS), 0 stands for a missing one."""
+        begin, end = self.waiting.start, self._filled
+        stamps = zip(self._seconds[begin:end].tolist(), self._nanoseconds[begin:end].tolist(), strict=True)
+        return Lot(
+            [HEADER.unpack_from(self._buffer, at) for at in self._offsets[begin:end]],
+            [size - HEADER_SIZE for size in self._sizes[begin:end].tolist()],
+            [seconds * SECOND + nanoseconds - shift_ns if seconds else 0 for seconds, nanoseconds in stamps],
+            [_origin(sender) for sender in self._senders[begin:end].tolist()],
+        )
 
-    def senders(self, slots: slice) -> npt.NDArray[np.int64]:
-        """address << 16 | port of each sender, host order."""
-        senders = self._senders[slots]
-        numbers: npt.NDArray[np.int64] = senders["address"].astype(np.int64) << 16 | senders["port"]
-        return numbers
 
-    def arrivals(self, slots: slice) -> npt.NDArray[np.int64]:
-        """Kernel receive stamps (SO_TIMESTAMPNS), ns since 1970 by the host's clock; 0 = none."""
-        stamps = self._stamps[slots]
-        given = (self._heads["control_size"][slots] >= STAMP.itemsize) & (stamps["type"] == SCM_TIMESTAMPNS)
-        arrivals: npt.NDArray[np.int64] = np.zeros(len(stamps), np.int64)
-        arrivals[given] = (stamps["seconds"].astype(np.int64) * SECOND + stamps["nanoseconds"])[given]
-        return arrivals
+@lru_cache(64)
+def _origin(sender: int) -> Origin:
+    found = _Sender.from_buffer_copy(sender.to_bytes(8, sys.byteorder))
+    return origin(found.address, found.port)
+
+
+def _column(rows: memoryview, kind: Literal["I", "l", "Q"], offset: int, step: int) -> memoryview:
+    """One field of an array of structures."""
+    words = rows.cast(kind)
+    column: memoryview = words[offset // words.itemsize :: step // words.itemsize]
+    return column

@@ -16,8 +16,8 @@ SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 # What the kernel may charge for one more datagram (jumbo frames and drivers' buffers).
 DATAGRAM = 16384
-# A worker looks once a second; a buffer lasts longer than that.
-AWAY_NS = 1_500_000_000
+# A worker looks every two seconds; a buffer lasts longer than that, or it looks more often.
+AWAY_NS = 2_500_000_000
 
 
 def queued(sock: socket.socket) -> tuple[int, int] | None:

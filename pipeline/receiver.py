@@ -20,7 +20,7 @@ from pipeline.shm import Segment
 from pipeline.stream.intake import Intake
 from pipeline.stream.journal import MAX_DATAGRAM, JournalFull, Kind
 from pipeline.stream.lot import Lot
-from pipeline.stream.rtp import HEADER_SIZE, MARKER, VERSION_BITS, RtpError, parse, wrap16, wrap32
+from pipeline.stream.rtp import HEADER_SIZE, RtpError, parse, wrap16, wrap32
 from pipeline.stream.source import Arrival
 
 TIMESPEC = struct.Struct("@ll")
@@ -74,15 +74,12 @@ class Receiver:
         if not len(packets):
             return
         last = rows[packets[-1]]
-        slots = slice(landing.waiting.start, landing.waiting.stop)
-        headers = landing.headers[slots]
-        known = np.flatnonzero(
-            (headers["sequence"] == wrap16(int(last["sequence"])))
-            & (headers["timestamp"] == wrap32(int(last["timestamp"])))
-            & (landing.arrivals(slots) - self.shift_ns == last["arrival_ns"])
-        )
-        if len(known):
-            landing.done(slots.start + int(known[0]) + 1)
+        known = (wrap16(int(last["sequence"])), wrap32(int(last["timestamp"])), int(last["arrival_ns"]))
+        lot = landing.lot(self.shift_ns)
+        for slot, header, arrival_ns in zip(landing.waiting, lot.headers, lot.arrivals_ns, strict=True):
+            if (header[2], header[3], arrival_ns) == known:
+                landing.done(slot + 1)
+                return
 
     def drain(self) -> int:
         """Take what is on the data socket; returns how many datagrams that were.
@@ -114,56 +111,35 @@ class Receiver:
     def _place(self) -> None:
         """What waits in the landing goes into the journal: a run, or one packet, after the other."""
         landing, source = self._landing, self._intake.source
-        while waiting := landing.waiting:
-            # A packet may show that samples are wider than was thought; what follows is then looked at again.
-            width = source.bytes_per_frame
-            lot = self._lot(waiting, width)
-            begin = 0
-            while begin < len(lot) and source.bytes_per_frame == width:
-                end = lot.run_end(begin, LONGEST_RUN)
-                if end > begin and source.goes_on(*lot.first(begin)):
-                    self._place_run(lot, begin, end, waiting.start)
-                else:
-                    end = begin + 1
-                    self._place_one(lot, begin, waiting.start + begin)
-                landing.done(waiting.start + end)
-                self._taken += end - begin
-                begin = end
-
-    def _lot(self, waiting: range, width: int) -> Lot:
-        slots = slice(waiting.start, waiting.stop)
-        landing = self._landing
-        headers = landing.headers[slots]
-        length = landing.sizes(slots) - HEADER_SIZE
-        plain = (headers["bits"] == VERSION_BITS) & (headers["ssrc"] == self._ssrc) & (length > 0)
-        return Lot(
-            headers["sequence"].astype(np.int64),
-            headers["timestamp"].astype(np.int64),
-            length,
-            landing.arrivals(slots) - self.shift_ns,
-            landing.senders(slots),
-            headers["kind"] >= MARKER,
-            plain,
-            width,
-        )
+        waiting, lot = landing.waiting, landing.lot(self.shift_ns)
+        begin, stop = 0, len(waiting)
+        while begin < stop:
+            end = source.run_end(lot, begin, self._ssrc, LONGEST_RUN)
+            if end > begin:
+                self._place_run(lot, begin, end, waiting.start)
+            else:
+                end = begin + 1
+                self._place_one(lot, begin, waiting.start + begin)
+            landing.done(waiting.start + end)
+            self._taken += end - begin
+            begin = end
 
     def _place_run(self, lot: Lot, begin: int, end: int, slot: int) -> None:
-        lengths = lot.length[begin:end]
+        lengths = lot.lengths[begin:end]
         # A status may be what says how the packets are labelled; it must not find the journal full of them.
-        at = self._intake.journal.room(int(lengths.sum()) + MAX_DATAGRAM, end - begin + 1)
+        at = self._intake.journal.room(sum(lengths) + MAX_DATAGRAM, end - begin + 1)
         payloads = self._landing.payloads[slot + begin : slot + end]
-        self._store(at, [payload[:length] for payload, length in zip(payloads, lengths.tolist(), strict=True)])
+        self._store(at, [payload[:length] for payload, length in zip(payloads, lengths, strict=True)])
         self._intake.run(lot, begin, end)
 
     def _place_one(self, lot: Lot, row: int, slot: int) -> None:
-        intake, arrival_ns, length = self._intake, int(lot.arrival_ns[row]), int(lot.length[row])
-        at = intake.journal.room()
-        if not lot.plain[row]:
-            self._unusual(self._landing.datagrams[slot][: max(0, length + HEADER_SIZE)], at, lot, row)
+        length = lot.lengths[row]
+        at = self._intake.journal.room()
+        if not lot.is_plain(row, self._ssrc):
+            self._unusual(self._landing.datagrams[slot][: length + HEADER_SIZE], at, lot, row)
             return
         self._store(at, [self._landing.payloads[slot][:length]])
-        sequence, timestamp, origin = lot.first(row)
-        intake.packet(Arrival(bool(lot.marker[row]), sequence, timestamp, length, origin, arrival_ns))
+        self._intake.packet(lot.packet(row))
 
     def _store(self, at: int, payloads: list[memoryview]) -> None:
         """Payloads one after the other to offset `at` of the heap.
@@ -176,7 +152,7 @@ class Receiver:
 
     def _unusual(self, datagram: memoryview, at: int, lot: Lot, row: int) -> None:
         """A datagram that is of no use, or RTP with options that radiod never sends."""
-        intake, arrival_ns = self._intake, int(lot.arrival_ns[row])
+        intake, arrival_ns, origin = self._intake, lot.arrivals_ns[row], lot.origins[row]
         try:
             packet = parse(datagram)
         except RtpError:
@@ -187,7 +163,6 @@ class Receiver:
             intake.bad(arrival_ns)
             return
         self._store(at, [payload])
-        origin = lot.first(row)[2]
         intake.packet(Arrival(packet.marker, packet.sequence, packet.timestamp, len(payload), origin, arrival_ns))
 
     def drain_status(self) -> None:

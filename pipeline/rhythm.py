@@ -7,7 +7,8 @@ stream and on what the system allows, so it is measured.
 
 from __future__ import annotations
 
-LONGEST_S = 1.0
+# What status and top show is no older than this.
+LONGEST_S = 2.0
 # Half a buffer is to be left when the worker comes twice as late as it means to.
 SHARE = 0.25
 SHORTEST_S = 0.02

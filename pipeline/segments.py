@@ -54,8 +54,7 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bo
     landing = landing_of(segment, journal)
     if landing.waiting and not waited:
         # They came before the break, too; the next start takes longer than this margin.
-        newest = int(landing.arrivals(slice(landing.waiting.start, landing.waiting.stop)).max())
-        since = newest - (time.time_ns() - now) + LANDED_MARGIN_NS
+        since = max(landing.lot(time.time_ns() - now).arrivals_ns) + LANDED_MARGIN_NS
     journal.mark_break(since)
     return segment
 

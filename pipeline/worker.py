@@ -1,6 +1,6 @@
 """One channel's process: receive, cut, write, say how it goes.
 
-The loop wakes about once a second, takes what waits on the sockets, and sleeps again;
+The loop wakes every two seconds, takes what waits on the sockets, and sleeps again;
 radiod's packets queue in the kernel meanwhile. Everything that must outlive this process
 is in the channel's segment and on the sockets, both of which the supervisor keeps.
 """

@@ -23,13 +23,12 @@ from pipeline.stream.journal import (
     FLAG_REORDERED,
     FLAG_UNTIMED,
     REASONS,
-    RECORD_DTYPE,
     Journal,
     Kind,
     Row,
 )
 from pipeline.stream.lot import Lot
-from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, wrap16, wrap32
+from pipeline.stream.rtp import ENCODING_NUMBERS, MARKER, bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
 from pipeline.stream.timeline import SECOND, Epoch
 
@@ -140,18 +139,21 @@ class Intake:
         self._note_rejected(before, packet.arrival_ns)
 
     def run(self, lot: Lot, begin: int, end: int) -> None:
-        """Take rows [begin, end) of a lot, one run of which the source expects the first.
+        """Take rows [begin, end) of a lot, a run that the source sees in it.
 
         Their payloads lie one after the other at the journal's `room()`.
         """
-        source, taken, sender = self.source, slice(begin, end), int(lot.sender[begin])
-        rows = np.zeros(end - begin, RECORD_DTYPE)
-        rows["sequence"] = np.arange(source.sequence + 1, source.sequence + 1 + end - begin)
-        rows["timestamp"] = source.place_run(lot.length[taken], int(lot.arrival_ns[end - 1]))
-        rows["arrival_ns"], rows["length"] = lot.arrival_ns[taken], lot.length[taken]
-        rows["epoch"], rows["address"], rows["port"] = source.epoch, sender >> 16, sender & 0xFFFF
-        rows["flags"], rows["kind"] = self.untimed | FLAG_MARKER * lot.marker[taken], Kind.DATA
-        self.journal.append_run(rows)
+        source, sequence = self.source, self.source.sequence
+        starts = source.place_run(lot.lengths[begin:end], lot.arrivals_ns[end - 1])
+        epoch, untimed, (_, port) = source.epoch, self.untimed, lot.origins[begin]
+        address = self._address(lot.origins[begin])
+        self.journal.append_run([
+            Row(
+                start, sequence + n, lot.arrivals_ns[row], epoch, lot.lengths[row], address, port,
+                untimed | FLAG_MARKER if lot.headers[row][1] >= MARKER else untimed, Kind.DATA,
+            )
+            for n, (row, start) in enumerate(zip(range(begin, end), starts, strict=True), 1)
+        ])  # fmt: skip
         self.received += end - begin
 
     def count_placed(self, verdict: Admission) -> None:

@@ -219,18 +219,13 @@ class Journal:
             self.position += row.length
         self.count = self._words[W_COUNT] = self.count + 1
 
-    def append_run(self, rows: npt.NDArray[np.void]) -> None:
-        """Commit records (RECORD_DTYPE) at once whose payloads lie one after the other at `room()`'s offset.
-
-        Their positions are filled in here.
-        """
-        ends = self.position + np.cumsum(rows["length"], dtype=np.uint64)
-        rows["position"] = ends - rows["length"]
-        at = self.count % self.shape.records
-        before_wrap = min(len(rows), self.shape.records - at)
-        self._records[at : at + before_wrap] = rows[:before_wrap]
-        self._records[: len(rows) - before_wrap] = rows[before_wrap:]
-        self.position = int(ends[-1])
+    def append_run(self, rows: list[Row]) -> None:
+        """Commit records at once whose payloads lie one after the other at `room()`'s offset."""
+        position = self.position
+        for i, row in enumerate(rows):
+            self._write(self.count + i, position, row)
+            position += row.length
+        self.position = position
         self.count = self._words[W_COUNT] = self.count + len(rows)
 
     def append_moved(self, rows: list[tuple[int, Row]]) -> None:

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from pipeline.stream.candidates import Arrival, Candidate, Candidates, Origin
 from pipeline.stream.holes import Hole, Holes
-from pipeline.stream.rtp import SEQUENCE_MODULUS, signed16, signed32
+from pipeline.stream.lot import Lot
+from pipeline.stream.rtp import SEQUENCE_MODULUS, VERSION_BITS, signed16, signed32
 
 __all__ = ["NOTHING_SEALED", "Admission", "Arrival", "Origin", "Source"]
 
@@ -109,26 +108,42 @@ class Source:
     _next_sequence: int = 0
     _next_timestamp: int = 0
 
-    def goes_on(self, sequence: int, timestamp: int, origin: Origin) -> bool:
-        """True for the very next packet, if nothing has to be weighed: the common case, quickly."""
-        return (
-            sequence == self._next_sequence
-            and timestamp == self._next_timestamp
-            and origin == self.origin
-            and self.end >= self.sealed
-            and not self.candidates.runs
-        )
+    def run_end(self, lot: Lot, begin: int, ssrc: int, size: int) -> int:
+        """The common case, quickly: the row before which a run ends that begins with `begin`; `begin` if there is none.
 
-    def place_run(self, lengths: npt.NDArray[np.int64], arrival_ns: int) -> npt.NDArray[np.int64]:
-        """Place packets, the first of which `goes_on`, each going on where the one before ends.
-
-        `lengths` are their payloads' in bytes, `arrival_ns` is the last one's. Returns their extended timestamps.
+        A run's packets are each the very next one, with nothing to be weighed, `size` payload bytes at most.
         """
-        ends = self.end + np.cumsum(lengths // self.bytes_per_frame)
-        starts = np.concatenate(([self.end], ends[:-1]))
+        if self.end < self.sealed or self.candidates.runs:
+            return begin
+        home, width, sequence, timestamp = self.origin, self.bytes_per_frame, self._next_sequence, self._next_timestamp
+        for row in range(begin, len(lot.lengths)):
+            bits, _, found_sequence, found_timestamp, found_ssrc = lot.headers[row]
+            length = lot.lengths[row]
+            size -= length
+            if (
+                found_sequence != sequence
+                or found_timestamp != timestamp
+                or lot.origins[row] != home
+                or bits != VERSION_BITS
+                or found_ssrc != ssrc
+                or length <= 0
+                or length % UNIT
+                or size < 0
+            ):
+                return row
+            sequence, timestamp = (sequence + 1) & 0xFFFF, (timestamp + length // width) & 0xFFFF_FFFF
+        return len(lot.lengths)
+
+    def place_run(self, lengths: list[int], arrival_ns: int) -> list[int]:
+        """Place the packets of a run; `lengths` are their payloads' in bytes, `arrival_ns` is the last one's.
+
+        Returns their extended timestamps.
+        """
+        width = self.bytes_per_frame
+        starts = list(accumulate((length // width for length in lengths[:-1]), initial=self.end))
         if len(lengths) > 1:
-            self.length = int(lengths[-2])
-        self._place(self.sequence + len(lengths), int(starts[-1]), int(lengths[-1]), arrival_ns)
+            self.length = lengths[-2]
+        self._place(self.sequence + len(lengths), starts[-1], lengths[-1], arrival_ns)
         return starts
 
     def admit(self, packet: Arrival) -> Admission:

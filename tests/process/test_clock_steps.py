@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from helpers import Names
 from pipeline import hostclock, landing, npz, receiver
 from pipeline.records import AnchorSource
+from pipeline.stream.lot import Lot
 from pipeline.stream.timeline import SECOND
 from process.fast_channel import RATE, fast_channel
 
@@ -38,10 +37,13 @@ class Clock:
         monkeypatch.setattr(hostclock, "realtime_less_boottime", set_difference)
         monkeypatch.setattr(receiver, "_stamp", lambda _stamps, shift: self.utc_ns + self.step_ns - shift)
 
-        def arrivals(_landing: landing.Landing, slots: slice) -> npt.NDArray[np.int64]:
-            return np.full(slots.stop - slots.start, self.utc_ns + self.step_ns)
+        came = landing.Landing.lot
 
-        monkeypatch.setattr(landing.Landing, "arrivals", arrivals)
+        def lot(where: landing.Landing, shift: int) -> Lot:
+            found = came(where, shift)
+            return found._replace(arrivals_ns=[self.utc_ns + self.step_ns - shift] * len(found.lengths))
+
+        monkeypatch.setattr(landing.Landing, "lot", lot)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_full_buffer_counts_only_after_a_time_away() -> None:
     counter, full = Overflow(), (400_000, 400_000)
     counter.before(full, 0, 10 * SECOND)
     assert [counter.after(True, 5), counter.after(True, 5)] == [0, 5], "the first time away is unknown"
-    counter.before(full, 5, 11 * SECOND)
+    counter.before(full, 5, 12 * SECOND)
     assert [counter.after(True, 9), counter.after(True, 9)] == [0, 0]
-    counter.before(full, 9, 13 * SECOND)
+    counter.before(full, 9, 15 * SECOND)
     assert [counter.after(True, 12), counter.after(True, 12)] == [0, 3]

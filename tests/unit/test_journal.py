@@ -10,7 +10,6 @@ import pytest
 from pipeline.stream.journal import (
     MAX_DATAGRAM,
     PAGE,
-    RECORD_DTYPE,
     W_COUNT,
     W_FIRST,
     Geometry,
@@ -221,12 +220,10 @@ def test_a_run_is_appended_as_its_packets_would_be_and_wraps_in_the_index(journa
     for n in range(SMALL.records - 3):
         put(journal, n, b"abcd")
     journal.release(SMALL.records - 4)
-    rows = np.zeros(7, RECORD_DTYPE)
-    rows["length"], rows["kind"], rows["timestamp"] = [4, 8, 4, 4, 4, 4, 4], Kind.DATA, np.arange(7)
     at, before = journal.room(32, 7), journal.position
-    journal.append_run(rows)
+    journal.append_run([row(n, length) for n, length in enumerate([4, 8, 4, 4, 4, 4, 4])])
     found = journal.records(journal.count - 7)
-    assert found["timestamp"].tolist() == list(range(7))
+    assert found["sequence"].tolist() == list(range(7))
     assert found["position"].tolist() == [before + n for n in (0, 4, 12, 16, 20, 24, 28)]
     assert journal.position == before + 32 and at == before % SMALL.heap
     again = Journal.attach(journal.buffer, 7)

@@ -42,9 +42,9 @@ def test_a_silent_stream_lets_the_worker_sleep() -> None:
 def test_an_early_wake_up_changes_nothing() -> None:
     rhythm = Rhythm()
     rhythm.look((100, BUFFER), 0)
-    rhythm.look((100_000, BUFFER), S)
+    rhythm.look((40_000, BUFFER), S)
     assert rhythm.pause_s == LONGEST_S
-    rhythm.look((20_000, BUFFER), S + S // 1000)
+    rhythm.look((39_000, BUFFER), S + S // 1000)
     assert rhythm.pause_s == LONGEST_S
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from pipeline.stream.candidates import MAX_CANDIDATES, REACH, Arrival
+from pipeline.stream.lot import Lot
 from pipeline.stream.source import (
     CONFIRM_JUMP,
     CONFIRM_ORIGIN,
@@ -61,35 +61,61 @@ def admit(source: Source, *packets: Arrival) -> list[Admission]:
 # -- the next one --
 
 
+def lot(*packets: Arrival) -> Lot:
+    return Lot(
+        [(0x80, 97, p.sequence, p.timestamp, 7) for p in packets],
+        [p.length for p in packets],
+        [p.arrival_ns for p in packets],
+        [p.origin for p in packets],
+    )
+
+
 def test_a_run_is_placed_as_its_packets_would_be() -> None:
     run, single = begun(3), begun(3)
-    assert run.goes_on(3, 960, HOME)
-    starts = run.place_run(np.array([1280, 720, 560]), 7)
-    for sequence, (timestamp, length) in enumerate([(960, 1280), (1280, 720), (1460, 560)], 3):
-        assert single.admit(Arrival(False, sequence, timestamp, length, HOME, 7)) is PLACE
-    assert starts.tolist() == [960, 1280, 1460]
+    sizes = [(960, 1280), (1280, 720), (1460, 560)]
+    packets = [Arrival(False, n, timestamp, length, HOME, 7) for n, (timestamp, length) in enumerate(sizes, 3)]
+    assert run.run_end(lot(*packets), 0, 7, 9000) == 3
+    assert run.place_run([1280, 720, 560], 7) == [960, 1280, 1460]
+    assert admit(single, *packets) == [PLACE] * 3
     assert run.to_json() == single.to_json()
 
 
 def test_a_run_wraps_both_counters() -> None:
     source = begun(5, base=(1 << 32) - 10 * 320, first=65_530)
-    assert source.goes_on(65_535, (1 << 32) - 5 * 320, HOME)
-    starts = source.place_run(np.full(10, 1280), 0)
+    packets = [packet(n, base=(1 << 32) - 10 * 320, first=65_530) for n in range(5, 15)]
+    assert source.run_end(lot(*packets), 0, 7, 1 << 20) == 10
+    starts = source.place_run([1280] * 10, 0)
     assert starts[-1] == (1 << 32) + 4 * 320 and source.sequence == 65_544
-    assert source.goes_on(9, 5 * 320, HOME)
+
+
+def test_a_run_has_so_many_bytes_at_most() -> None:
+    packets = lot(*(packet(n) for n in range(3, 9)))
+    assert [begun(3).run_end(packets, 0, 7, size) for size in (1279, 1280, 2560, 2561)] == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
-    ("sequence", "timestamp", "origin"), [(4, 960, HOME), (3, 961, HOME), (3, 960, OTHER), (65_539, 960, HOME)]
+    "odd",
+    [
+        packet(4),
+        packet(5)._replace(timestamp=1601),
+        packet(5, length=1281),
+        packet(5, origin=OTHER),
+        packet(5, length=0),
+    ],
+    ids=["again", "timestamp", "half a sample", "stranger", "empty"],
 )
-def test_nothing_else_goes_on(sequence: int, timestamp: int, origin: Origin) -> None:
-    assert not begun(3).goes_on(sequence, timestamp, origin)
+def test_a_run_ends_before_anything_else(odd: Arrival) -> None:
+    source = begun(3)
+    packets = lot(packet(3), packet(4), odd, packet(6))
+    assert source.run_end(packets, 0, 7, 9000) == 2
+    assert source.run_end(packets, 2, 7, 9000) == 2
+    assert source.run_end(packets, 0, 8, 9000) == 0, "another SSRC"
 
 
-def test_nothing_goes_on_while_a_run_of_strangers_is_followed() -> None:
+def test_there_is_no_run_while_strangers_are_followed() -> None:
     source = begun(3)
     admit(source, packet(0, origin=OTHER))
-    assert not source.goes_on(3, 960, HOME)
+    assert source.run_end(lot(packet(3)), 0, 7, 9000) == 0
 
 
 def test_wraps_of_both_counters_are_extended() -> None:
@@ -132,7 +158,7 @@ def test_late_one_fills_its_place_and_is_no_longer_lost() -> None:
     assert admit(source, packet(13), packet(11), packet(12), packet(10)) == [PLACE, REORDERED, REORDERED, REORDERED]
     assert (source.lost, len(source.holes)) == (0, 1)
     assert (source.extended_sequence, source.extended_timestamp) == (10, 3200)
-    assert source.goes_on(14, 14 * 320, HOME)
+    assert source.run_end(lot(packet(14)), 0, 7, 9000) == 1
 
 
 def test_swap_at_the_wraps() -> None:
@@ -442,7 +468,7 @@ def test_packet_over_the_seal_is_placed_and_stays_lost() -> None:
 def test_next_packets_after_a_silent_seal_are_late() -> None:
     source = begun(10)
     source.sealed = 12 * 320
-    assert not source.goes_on(10, 3200, HOME)
+    assert source.run_end(lot(packet(10)), 0, 7, 9000) == 0
     assert admit(source, packet(10), packet(11), packet(12)) == [LATE, LATE, PLACE]
     assert source.lost == 0
 

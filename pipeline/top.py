@@ -130,6 +130,7 @@ def _others(s: Snapshot, view: View) -> Text:
         line = "  ".join([*parts, f"files {s.config.recorder.data_dir}"])
         if len(line) <= view.width:
             break
+        line = "  ".join(parts)  # half a path says nothing
     return Text(line, style="dim")
 
 

@@ -28,7 +28,7 @@ FEWEST_FILES = 3
 ALERTS_STALE_S = 30.0
 # A trouble that is younger needs no age.
 SINCE_S = 10.0
-_SAYS_WHEN = re.compile(r"\bfor \d|\bago\b|\bwithin\b|days at|\d\dZ")
+_SAYS_WHEN = re.compile(r"\bfor \d|\bago\b|\bwithin\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ def disk_text(s: Snapshot, free_gb: float, was_low: bool = False) -> str:
         wanted = min(wanted, RETENTION_DAYS)
     if days >= wanted * (DISK_HYSTERESIS if was_low else 1.0):
         return ""
-    return f"{free_gb:.1f} GB free on {config.recorder.data_dir}, {days:.1f} days at {rate:.1f} GB a day"
+    lasts = duration_text(days * 86_400)
+    return f"{free_gb:.1f} GB free on {config.recorder.data_dir}, room for {lasts} at {rate:.1f} GB a day"
 
 
 def disk_cause(s: Snapshot) -> Cause:

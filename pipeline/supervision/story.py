@@ -1,7 +1,7 @@
 """What has become of an instance's troubles: since when each lasts, and a line for the log when it begins and ends.
 
 Pure. A trouble is the same as long as its words are, figures apart. What passes within seconds is not told, nor is
-what the log says anyway: that a process ended and is started again.
+what the log says anyway.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from pipeline.records import UNKNOWN_NS
-from pipeline.supervision.causes import Level, Snapshot, duration_text, process_cause
+from pipeline.records import UNKNOWN_NS, NtpState
+from pipeline.supervision.causes import Level, Snapshot, age_s, duration_text, process_cause
 from pipeline.supervision.troubles import Trouble, troubles
 
 SECOND_NS = 1_000_000_000
@@ -66,12 +66,16 @@ class Story:
             worse = known is not None and known.told
             known = self._lasting[trouble.who] = _Lasting(kind, s.now_ns)
         young = s.now_ns - known.since_ns < HOLD_NS and not worse
-        if known.told or young or _of_process(trouble, s):
+        if known.told or young or _told_elsewhere(trouble, s):
             return None
         known.told = True
         return Line(trouble.level, trouble.who, trouble.text)
 
 
-def _of_process(trouble: Trouble, s: Snapshot) -> bool:
-    """True for what the supervisor has said when it happened."""
+def _told_elsewhere(trouble: Trouble, s: Snapshot) -> bool:
+    """True for what is in the log: a process's end, the monitor's verdict, what a written minute lacks."""
+    if trouble.who == s.monitor.name and age_s(s.ntp.published_monotonic_ns, s.now_ns) is not None:
+        return bool(s.ntp.at(s.now_ns, s.config.ntp.stale_after_s)["state"] == NtpState(s.ntp.state).name.lower())
+    if trouble.text.endswith("% complete"):
+        return True
     return any(child.name == trouble.who and process_cause(child, s.now_ns)[1] == trouble.text for child in s.children)

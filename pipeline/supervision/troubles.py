@@ -105,8 +105,7 @@ def alerts_cause(s: Snapshot) -> Cause:
     if age is not None and age > ALERTS_STALE_S:
         return Level.WARN, f"no sign of life for {duration_text(age)}"
     if report.reason:
-        waiting = f"{report.waiting} message" + ("" if report.waiting == 1 else "s") + " waiting"
-        return Level.WARN, f"not sent ({report.reason}), {waiting}"
+        return Level.WARN, f"not sent ({report.reason}), {report.waiting} waiting"
     return FINE
 
 

@@ -346,7 +346,7 @@ def test_alerts_are_a_process_like_the_others() -> None:
     assert status_json(s)["alerts"] == {"open": 1, "sent": 3, "waiting": 0, "given_up": 0, "last_error": None}
     assert health(s).level is Level.OK
     failing = replace(s, alerts_report=AlertsRecord(NOW, waiting=1, reason="command: exit status 1"))
-    assert health(failing) == Health(Level.WARN, ("alerts: not sent (command: exit status 1), 1 message waiting",))
+    assert health(failing) == Health(Level.WARN, ("alerts: not sent (command: exit status 1), 1 waiting",))
     dead = replace(s, alerts=alerts.replace(pid=0, state=ChildState.BACKOFF, reason="killed by SIGKILL"))
     assert health(dead).causes == ("alerts: not running: killed by SIGKILL",)
     assert "alerts not running restarted 2x" in lines(dead)[2]

@@ -267,7 +267,7 @@ LOG: dict[str, Texts] = {
     "radiod's clock is wrong": [lambda: story(AHEAD)],
     "no status from radiod": [lambda: story(NO_STATUS)],
     "clock not synchronised": [lambda: sentence(UNSYNCED, 10, "no server answers (10 timeout)")],
-    "nobody keeps the clock": [lambda: story(UNKEPT)],
+    "nobody keeps the clock": [lambda: sentence(UNKEPT.ntp, 10)],
     "clock was set": [
         lambda: logged("hostclock", "%s: the host's clock was set", "WWV 10 MHz", 0.25),
     ],

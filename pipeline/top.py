@@ -125,18 +125,22 @@ def _clock(s: Snapshot, view: View) -> Text:
 def _others(s: Snapshot, view: View) -> Text:
     """The processes that are not channels, and where the files go."""
     line = ""
-    for pid in ("pid ", ""):
-        parts = [f"{child.name} {_load(child, s, view, pid)}" for child in s.children[: -len(s.rows) or None]]
+    for pid, restarted in (("pid ", "restarted {}x"), ("", "restarted {}x"), ("", "rs {}")):
+        parts = [
+            f"{child.name} {_load(child, s, view, pid, restarted)}" for child in s.children[: -len(s.rows) or None]
+        ]
         line = "  ".join([*parts, f"files {s.config.recorder.data_dir}"])
         if len(line) <= view.width:
             break
         line = "  ".join(parts)  # half a path says nothing
+        if len(line) <= view.width and not pid:
+            break
     return Text(line, style="dim")
 
 
-def _load(child: ChildRecord, s: Snapshot, view: View, pid: str) -> str:
+def _load(child: ChildRecord, s: Snapshot, view: View, pid: str, restarted: str) -> str:
     found = s.processes.get(child.pid)
-    restarts = f" restarted {child.restarts}x" if child.restarts else ""
+    restarts = f" {restarted.format(child.restarts)}" if child.restarts else ""
     if found is None:
         return f"gone{restarts}"
     return f"{pid}{child.pid} {_cpu(child, s, view)}% {found.rss_mb:.0f}M{restarts}"

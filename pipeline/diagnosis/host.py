@@ -32,6 +32,7 @@ from pipeline.sockets import (
     resolve_group,
 )
 from pipeline.stream.journal import geometry
+from pipeline.supervision.causes import duration_text
 from pipeline.supervision.instance import SHM_DIR, leftovers, locked, read_pid, running_pid, socket_path
 
 OLDEST_PYTHON = (3, 11)
@@ -215,7 +216,8 @@ def _room(config: Config, place: Path, problem: OSError | None, mb_per_day: floa
     free_gb = usage.free / 1e9 - config.recorder.min_free_gb
     days = max(0.0, free_gb) * 1e3 / rate if rate else float("inf")
     told = f"{usage.free / 1e9:.1f} GB free on {place}, {config.recorder.min_free_gb:g} to be left"
-    told += f": {days:.1f} days at {rate / 1e3:.1f} GB a day ({'as of the newest files' if measured else 'estimate'})"
+    lasts = duration_text(days * 86_400) if rate else "ever"
+    told += f": room for {lasts} at {rate / 1e3:.1f} GB a day ({'as of the newest files' if measured else 'estimate'})"
     if days < DAYS_FAIL:
         yield fail("disk", told, "make room, or set recorder.data_dir to a larger disk")
     elif days < DAYS_WARN:

@@ -33,6 +33,7 @@ class Line:
 class _Lasting:
     kind: str
     since_ns: int
+    begun_ns: int  # of whatever was wrong before without a break
     told: bool = False
 
 
@@ -54,17 +55,17 @@ class Story:
         for who in self._lasting.keys() - found.keys():
             over = self._lasting.pop(who)
             if over.told:
-                lasted = duration_text((s.now_ns - over.since_ns) / SECOND_NS)
+                lasted = duration_text((s.now_ns - over.begun_ns) / SECOND_NS)
                 lines.append(Line(Level.OK, who, f"well again after {lasted}"))
         return lines
 
     def _note(self, trouble: Trouble, s: Snapshot) -> Line | None:
-        kind = _FIGURES.sub("#", trouble.text)
+        kind = _FIGURES.sub("#", trouble.text).replace("minutes", "minute")
         known, worse = self._lasting.get(trouble.who), False
         if known is None or known.kind != kind:
             # What was told and has changed is told at once.
             worse = known is not None and known.told
-            known = self._lasting[trouble.who] = _Lasting(kind, s.now_ns)
+            known = self._lasting[trouble.who] = _Lasting(kind, s.now_ns, s.now_ns if known is None else known.begun_ns)
         young = s.now_ns - known.since_ns < HOLD_NS and not worse
         if known.told or young or _told_elsewhere(trouble, s):
             return None

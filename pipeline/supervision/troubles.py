@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.capacity import mb_per_day
 from pipeline.ntp.report import parse_diagnostics
 from pipeline.ntp.verdict import FLAG_DISAGREE
-from pipeline.records import UNKNOWN_NS, ChildState
+from pipeline.records import UNKNOWN_NS, ChannelState, ChildState
 from pipeline.supervision.causes import FINE, Cause, Level, Snapshot, age_s, channel_cause, duration_text, process_cause
 
 # The supervisor writes its record every second.
@@ -138,7 +138,8 @@ def disk_text(s: Snapshot, free_gb: float, was_low: bool = False) -> str:
 def disk_cause(s: Snapshot) -> Cause:
     """How long is there room, as of the newest file?"""
     known = [row.record for row in s.rows if row.record.disk_free_bytes != UNKNOWN_NS]
-    if not known:
+    # What the newest file said is out of date when no more can be written.
+    if not known or any(row.record.state == ChannelState.BLOCKED for row in s.rows):
         return FINE
     newest = max(known, key=lambda r: r.last_write_monotonic_ns)
     text = disk_text(s, newest.disk_free_bytes / 1e9)

@@ -40,7 +40,7 @@ def test_a_trouble_is_told_when_it_has_lasted_when_it_gets_worse_and_when_it_is_
     assert told(story, silent(20, 20)) == [], "told once"
     assert told(story, silent(61, 61)) == ["CRIT WWV_1_MHz: no packets for 61 s"]
     assert told(story, silent(8000, 8000)) == [], "the same in hours"
-    assert told(story, silent(0, 8000)) == ["OK WWV_1_MHz: well again after 2 h 12 min"]
+    assert told(story, silent(0, 8000)) == ["OK WWV_1_MHz: well again after 2 h 13 min"]
     assert story.since("WWV_1_MHz") == UNKNOWN_NS
 
 
@@ -63,11 +63,13 @@ def test_what_the_supervisor_has_logged_is_not_told_again() -> None:
 def test_troubles_of_different_kinds_follow_each_other() -> None:
     story = Story()
     blocked = {"state": ChannelState.BLOCKED, "backlog": 1, "reason": "minutes wait in memory: disk full"}
-    for at_s, expected in (
-        (0, []),
-        (4, ["CRIT WWV_1_MHz: 1 minute cannot be written: minutes wait in memory: disk full"]),
+    for at_s, minutes, expected in (
+        (0, 1, []),
+        (4, 1, ["CRIT WWV_1_MHz: 1 minute cannot be written: minutes wait in memory: disk full"]),
+        (64, 2, []),
     ):
         now = NOW + at_s * S
+        blocked["backlog"] = minutes
         s = refreshed(snapshot(row(1, last_packet_monotonic_ns=now, **blocked), now_ns=now), now)
         assert told(story, s) == expected
 

@@ -13,7 +13,7 @@ import pytest
 from pipeline.__main__ import run
 from pipeline.records import ChannelState
 from pipeline.shm import Board
-from pipeline.supervision.causes import Snapshot
+from pipeline.supervision.causes import Process, Snapshot
 from pipeline.terminal import Key, parse_keys
 from pipeline.top import View, absent, frame
 from snapshots import NOW, S, row, snapshot
@@ -157,3 +157,13 @@ def test_a_silent_channel_has_nothing_of_a_new_minute() -> None:
     for second, bar in ((50, "####-."), (30, "---...")):
         made = View(80, 24, 1_763_999_940 + second)
         assert bar in "\n".join(line.plain for line in frame(snapshot(silent), made))
+
+
+def test_the_alerts_process_is_in_the_picture_and_nothing_of_it_is_cut_at_80_columns() -> None:
+    alerts = snapshot().monitor.replace(name="alerts", pid=29_141, restarts=12)
+    s = replace(snapshot(row(1)), alerts=alerts)
+    s = replace(s, supervisor=s.supervisor.replace(pid=28_349), monitor=s.monitor.replace(pid=28_369, restarts=3))
+    s = replace(s, processes={pid: Process(1.5, 38.2, None) for pid in (28_349, 28_369, 29_141)})
+    assert "files" not in text(s, 80).splitlines()[2] and "alerts 29141 1.5% 38M rs 12" in text(s, 80)
+    assert "alerts pid 29141 1.5% 38M restarted 12x  files /" in text(s, 160)
+    assert "alerts gone" in text(replace(s, processes={}), 120)

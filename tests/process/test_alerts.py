@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -283,5 +284,8 @@ def board_alerts(instance: Instance) -> ChildRecord:
 
 def alerts_pid(instance: Instance) -> int:
     """The pid of the instance's alerts process, 0 if there is none."""
-    found = [pid for pid in instance.child_processes() if instance.comm(pid) == "gp-alerts"]
-    return found[0] if found else 0
+    for pid in instance.child_processes():
+        with contextlib.suppress(FileNotFoundError):  # reaped since
+            if instance.comm(pid) == "gp-alerts":
+                return pid
+    return 0

@@ -118,6 +118,61 @@ def check_shapes(found: dict[str, Any], instances: int) -> None:
         assert issue["severity"] in {"warn", "fail"}
 
 
+NUMBER, TEXT = (int, float), (str,)
+UNKNOWN = (type(None),)
+# Section 13 of the contract, key by key; a list has one form for all that is in it.
+STATUS_SHAPE: dict[str, Any] = {
+    "service": TEXT, "instance": TEXT, "version": TEXT, "contract": TEXT, "state": TEXT, "uptime_s": NUMBER,
+    "pid": (int,),
+    "radiod": {"id": TEXT, "status_addr": TEXT, "samprate": (int,), "last_status_rx_age_s": NUMBER + UNKNOWN},
+    "multicast": {
+        "groups_joined": [
+            {
+                "group": TEXT, "port": (int,), "iface": TEXT, "last_pkt_age_s": NUMBER + UNKNOWN, "pps": NUMBER,
+                "last_igmp_report_age_s": UNKNOWN,
+            }
+        ],
+        "drops_1m": (int,), "out_of_order_1m": (int,),
+    },
+    "channels": [{"id": TEXT, "enabled": (bool,), "ssrc": (int,)}],
+    "spool": {
+        "dir": TEXT, "fs": TEXT, "depth_files": (int,), "oldest_age_s": NUMBER, "bytes_written_1m": (int,),
+        "writable": (bool,),
+    },
+    "pipeline": {
+        "lag_s": NUMBER + UNKNOWN, "queue_depth": (int,), "last_success_age_s": NUMBER + UNKNOWN,
+        "last_error": TEXT + UNKNOWN, "backpressure": (bool,),
+    },
+    "resources": {"cpu_pct_1m": NUMBER, "rss_mb": NUMBER, "open_fds": (int,)},
+}  # fmt: skip
+RECORDER_SHAPE: dict[str, Any] = {
+    "description": TEXT, "frequency_hz": NUMBER, "ssrc": (int,), "stream_state": TEXT, "uptime_seconds": NUMBER,
+    **{f"packets_{kind}_total": (int,) for kind in ("received", "lost", "late", "duplicate", "resequenced")},
+    "gap_events_total": (int,), "completeness_pct": NUMBER + UNKNOWN,
+}  # fmt: skip
+
+
+def misfits(found: Any, shape: Any, where: str = "") -> list[str]:
+    """Where an answer has not the form that is asked for; further keys are the client's own business."""
+    if isinstance(shape, dict):
+        if not isinstance(found, dict):
+            return [f"{where} is no object"]
+        lacking = [f"{where}.{key} is missing" for key in shape if key not in found]
+        return lacking + [m for key in shape if key in found for m in misfits(found[key], shape[key], f"{where}.{key}")]
+    if isinstance(shape, list):
+        return [m for number, each in enumerate(found) for m in misfits(each, shape[0], f"{where}[{number}]")]
+    known = type(found) in shape
+    return [] if known else [f"{where} is {found!r}"]
+
+
+def test_what_does_not_fit_is_named() -> None:
+    assert misfits({"pid": "1", "radiod": []}, {"pid": (int,), "radiod": {"id": TEXT}, "state": TEXT}) == [
+        ".state is missing",
+        ".pid is '1'",
+        ".radiod is no object",
+    ]
+
+
 @pytest.mark.parametrize("text", [None, "not toml", "[recorder]\nx = 1\n"])
 def test_unconfigured(sigmond: Sigmond, text: str | None) -> None:
     if text is not None:
@@ -225,10 +280,18 @@ def test_running(sigmond: Sigmond, daemon: subprocess.Popen[str]) -> None:
     assert status == 0
     assert {"schema_version", "captured_at", "instance", "client", "recorders", "summary"} <= set(found)
     assert 0 <= found["stale_seconds"] < 30
+    assert (
+        misfits(found, {"recorders": [RECORDER_SHAPE], "summary": {}, "captured_at": TEXT, "schema_version": (int,)})
+        == []
+    )
+    assert len(found["recorders"]) == 1
     assert sigmond.ask("status", "--json")[0] in (1, 2)
     for target, expected in (("/healthz", 200), ("/status", 200), ("/metrics", 200), ("/nothing", 404)):
         assert get(instance["control_socket"], target)[0] == expected, target
-    wait_for(lambda: json.loads(get(instance["control_socket"], "/status")[1])["resources"]["cpu_pct_1m"], 10, "a rate")
+    wait_for(lambda: json.loads(get(instance["control_socket"], "/status")[1])["resources"]["cpu_pct_1m"], 20, "a rate")
+    for shown in (json.loads(get(instance["control_socket"], "/status")[1]), sigmond.ask("status", "--json")[1]):
+        assert misfits(shown, STATUS_SHAPE) == []
+        assert shown["state"] in {"running", "degraded", "stopped", "starting"}
     # Section 11: the coordinator writes its file and sends SIGHUP; the streams go on.
     log = sigmond.config.with_name("log")
     before = sigmond.ask("status", "--json")[1]["processes"]

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from helpers import needs
 from pipeline import EXIT_CONFIG, EXIT_FAILURE, EXIT_NOT_RUNNING, EXIT_OK, EXIT_USAGE
 from pipeline.records import ChildState
 from pipeline.supervision.control import ask
@@ -254,6 +256,43 @@ def test_control_socket_speaks_http(instance: Instance) -> None:
         assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
     assert ask(path, "POST", "/stop")[0] == 202
     assert instance.ended() == EXIT_OK
+
+
+def test_curl_while_a_channel_is_killed_again_and_again(instance: Instance) -> None:
+    curl = needs("curl")
+    instance.settings(backoff_initial_s=0.05, backoff_max_s=0.05)
+    instance.start()
+    path = str(instance.runtime / f"{instance.name}.control.sock")
+
+    def asked(target: str) -> tuple[int, str]:
+        command = [curl, "--silent", "--unix-socket", path, "--max-time", "5", "--write-out", "\n%{http_code}"]
+        done = subprocess.run([*command, f"http://localhost{target}"], capture_output=True, text=True, check=True)
+        body, _, status = done.stdout.rpartition("\n")
+        return int(status), body
+
+    killed = 0
+    while killed < 10:
+        pid = instance.child("A").pid
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+        status, body = asked("/status")
+        shown = {channel["id"]: channel for channel in json.loads(body)["channels"]}
+        assert (status, set(shown), shown["B"]["state"]) == (200, {"A", "B", "C"}, "recording")
+        assert asked("/healthz") == (200, '{"status": "ok"}\n')
+        status, body = asked("/readyz")
+        assert (status, json.loads(body)["ready"]) in ((200, True), (503, False))
+        status, body = asked("/metrics")
+        restarts = [
+            sample.value
+            for family in text_string_to_metric_families(body)
+            for sample in family.samples
+            if sample.name == "grape_pipeline_process_restarts_total" and sample.labels["process"] == "A"
+        ]
+        assert status == 200 and 0 <= restarts[0] <= killed
+    instance.up()
+    assert instance.child("A").restarts == killed
+    assert {instance.child(name).restarts for name in "BC"} == {0}
 
 
 class urlopen_like_curl:  # noqa: N801

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -161,3 +162,34 @@ def test_set_up_leaves_inherited_descriptors_alone(tmp_path: Path) -> None:
             ["sh", "-c", command], capture_output=True, text=True, check=False, pass_fds=[file.fileno()]
         )
     assert done.stdout == "made\nstill here\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "ready"),
+    [("sys.version = 'of the distribution, mended'", "yes"), ("sys.implementation.cache_tag = 'cpython-399'", "no")],
+)
+def test_another_python_takes_a_new_environment_and_a_mended_one_does_not(
+    tmp_path: Path, changed: str, ready: str
+) -> None:
+    """A station may have no network when its distribution's Python was updated."""
+    (tmp_path / "pyproject.toml").write_text("")
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "grape-pipeline").symlink_to("/bin/true")
+    python = programs / "python"
+    run = f'exec {sys.executable} -I -S -c "import sys; $CHANGED; exec(sys.argv[-1])" "$@"'
+    python.write_text(f"#!/bin/sh\n{run}\n")
+    python.chmod(0o755)
+    script = f"""
+        set -eu
+        repository={tmp_path}
+        . {REPOSITORY}/bin/setup-venv
+        venv=$repository/.venv source=$repository
+        export CHANGED=pass
+        wanted_stamp "" >"$venv/stamp-"
+        is_ready "" && echo made
+        CHANGED="$1"
+        if is_ready ""; then echo yes; else echo no; fi
+    """
+    done = subprocess.run(["sh", "-c", script, "sh", changed], capture_output=True, text=True, check=False)
+    assert done.stdout == f"made\n{ready}\n", done.stderr

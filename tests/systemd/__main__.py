@@ -95,7 +95,9 @@ class Trial:
     def disturb(self) -> None:
         """Everything that must not cost a sample."""
         self.replaced("systemctl restart", lambda: self.box.run(f"systemctl restart {UNIT}"))
-        self.replaced("SIGKILL of the supervisor", lambda: self.signal("KILL"))
+        # As an upgrade of systemd does.
+        self.box.run("systemctl daemon-reexec; systemctl restart systemd-journald")
+        self.replaced("SIGKILL of the supervisor, after daemon-reexec", lambda: self.signal("KILL"))
         warned = any("did not stop in order" in line for line in self.journal("warning"))
         self.shown("warnings have their priority in the journal", warned)
         self.logout()

@@ -57,13 +57,13 @@ def ntp_words(s: Snapshot) -> list[str]:
     return words
 
 
-def processes_line(s: Snapshot) -> str:
+def process_words(s: Snapshot) -> list[str]:
     """The processes that are not channels, whether they live, and how alerts go."""
     told = [f"{child.name} {_process_words(child, s)}" for child in s.children[: -len(s.rows) or None]]
     report = s.alerts_report
     if s.alerts.name:
         told[-1] += f", {report.sent} sent, {report.waiting} waiting, {report.open} open"
-    return "processes  " + "  ".join(told)
+    return told
 
 
 def _process_words(child: ChildRecord, s: Snapshot) -> str:
@@ -102,7 +102,7 @@ def lines(s: Snapshot) -> list[str]:
         head += f"; the supervisor {pause}"
     width = max((len(row.child.name) for row in s.rows), default=0)
     queries = counters_line(s.ntp_diagnostics)
-    out = [head, ntp_line(s), *([queries] if queries else []), processes_line(s)]
+    out = [head, ntp_line(s), *([queries] if queries else []), "  ".join(["processes", *process_words(s)])]
     out += [channel_line(row, s, width) for row in s.rows]
     if verdict.causes:
         out += ["", *verdict.causes]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildState, none_if_nan
 from pipeline.supervision.causes import Row, Snapshot, age_s, channel_cause, duration_text, minute_text
-from pipeline.supervision.report import fill_pct, ntp_words, up_text
+from pipeline.supervision.report import fill_pct, ntp_words, process_words, up_text
 from pipeline.supervision.troubles import health, ntp_cause
 
 
@@ -23,6 +23,7 @@ def live_json(s: Snapshot, utc_s: float) -> dict[str, Any]:
         "up": up_text(up, len(s.rows)),
         "since": duration_text(since) if since is not None and s.supervisor_exists else None,
         "ntp": {"level": ntp_cause(s)[0].name, "words": ntp_words(s)[1:]},
+        "processes": process_words(s),
         "causes": list(verdict.causes),
         "channels": [_channel(row, s, utc_s) for row in s.rows],
     }
@@ -33,7 +34,7 @@ def absent_json(instance: str, why: str, pid: int | None, utc_s: float) -> dict[
     up = "not running" if pid is None else "not seen"
     return {
         "instance": instance, "utc_s": utc_s, "level": "CRIT", "up": up, "since": None, "ntp": None,
-        "causes": [why], "channels": [],
+        "processes": [], "causes": [why], "channels": [],
     }  # fmt: skip
 
 

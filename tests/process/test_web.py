@@ -225,6 +225,7 @@ def test_served(instance: Instance, page: tuple[str, int]) -> None:
     live: dict[str, Any] = json.loads(get(page, "/live.json")[2])
     assert live["instance"] == instance.name
     assert [channel["id"] for channel in live["channels"]] == ["A", "B", "C"]
+    assert [words.split()[0] for words in live["processes"]] == ["supervisor", "ntp"]
     assert get(page, "/minute/A.png")[2].startswith(PNG)
     assert get(page, "/minute/C.png")[0] == 404
     # It looks; it does nothing to the recorder and outlives it.

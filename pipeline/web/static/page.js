@@ -110,6 +110,7 @@ function show(live) {
   $("clock").textContent = `${new Date(live.utc_s * 1000).toISOString().slice(11, 19)}Z`;
   $("ntp").replaceChildren();
   if (live.ntp) $("ntp").append("ntp ", element("span", live.ntp.words.join("  "), live.ntp.level));
+  $("processes").textContent = live.processes.join("; ");
   $("causes").replaceChildren(...live.causes.map((cause) => element("li", cause)));
   $("channels").replaceChildren(...live.channels.map(row));
   document.title = `${live.level} ${live.instance} - grape-pipeline`;

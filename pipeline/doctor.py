@@ -15,6 +15,7 @@ from pipeline.listening import Heard, listen
 from pipeline.shm import Board, SharedMemoryError
 from pipeline.supervision.causes import Level, Snapshot
 from pipeline.supervision.instance import running_pid, why_absent
+from pipeline.supervision.report import folded
 from pipeline.supervision.snapshot import take
 from pipeline.supervision.troubles import health, pause_text
 
@@ -98,7 +99,8 @@ def _instance(config: Config, seen: Snapshot | None) -> Iterator[Finding]:
     if verdict.level is Level.OK:
         yield ok("instance", f"{instance} runs and nothing is wrong")
         return
-    left = len(verdict.causes) - CAUSES
-    told = "; ".join(verdict.causes[:CAUSES]) + (f"; and {left} more" if left > 0 else "")
+    causes = folded(verdict.causes)
+    left = len(causes) - CAUSES
+    told = "; ".join(causes[:CAUSES]) + (f"; and {left} more" if left > 0 else "")
     make = fail if verdict.level is Level.CRIT else warn
     yield make("instance", f"{instance} says: {told}", f"the lines above, then: {DISTRIBUTION} status")

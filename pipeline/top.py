@@ -8,7 +8,6 @@ the least needed first, and what is left over makes the bars longer.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from rich.text import Text
 from pipeline import DISTRIBUTION
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChildRecord, ChildState
 from pipeline.supervision.causes import Level, Process, Row, Snapshot, age_s, channel_cause, duration_text, minute_text
-from pipeline.supervision.report import fill_pct, ntp_words, up_text
+from pipeline.supervision.report import fill_pct, folded, ntp_words, up_text
 from pipeline.supervision.troubles import health, ntp_cause, pause_text
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.CRIT: "bold red"}
@@ -291,22 +290,10 @@ def _causes(causes: Sequence[str], room: int, width: int) -> list[Text]:
         return [Text("nothing is wrong", style=STYLES[Level.OK])]
     lines = [line for cause in causes for line in _wrap(cause, width)]
     if len(lines) > room:
-        lines = [line for cause in _alike(causes) for line in _wrap(cause, width)]
+        lines = [line for cause in folded(causes) for line in _wrap(cause, width)]
     if len(lines) <= room:
         return [Text(line) for line in lines]
     return [Text(line) for line in lines[: room - 1]] + [Text("... and more: grape-pipeline status")]
-
-
-def _alike(causes: Sequence[str]) -> list[str]:
-    """What differs only in its channel and its figures as one: `A and 8 more: silent for 8 s`, with A's figures."""
-    groups: dict[str, list[str]] = {}
-    for cause in causes:
-        groups.setdefault(re.sub(r"[\d.]+", "#", cause.partition(": ")[2] or cause), []).append(cause)
-    told = []
-    for first, *more in groups.values():
-        name, colon, text = first.partition(": ")
-        told.append(f"{name} and {len(more)} more{colon}{text}" if more else first)
-    return told
 
 
 def _wrap(text: str, width: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -25,14 +26,16 @@ def doctor(config_path: Path | None, seconds: float, as_json: bool) -> int:
 
     Example: grape-pipeline doctor -c station.toml
     """
-    from pipeline.diagnosis.finding import Verdict  # numpy and sockets are for this command's body
+    from pipeline.diagnosis.finding import Verdict, alike  # numpy and sockets are for this command's body
     from pipeline.doctor import examine
 
     findings = []
-    for finding in examine(config_path, seconds):
-        findings.append(finding)
+    # Topic by topic, as they come; what all channels have in common is one line.
+    for _, about in groupby(examine(config_path, seconds), lambda finding: finding.topic):
+        some = list(about)
+        findings += some
         if not as_json:
-            click.echo(str(finding))
+            click.echo("\n".join(map(str, alike(some))))
     failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
     if as_json:
         print_json({"ok": not failed, "findings": [finding.as_dict() for finding in findings]})

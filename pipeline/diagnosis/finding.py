@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+
+_FIGURES = re.compile(r"\d[\d.:]*")
 
 
 class Verdict(StrEnum):
@@ -30,6 +34,29 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """The keys of `doctor --json`."""
         return {"verdict": str(self.verdict), "topic": self.topic, "found": self.found, "mend": self.mend or None}
+
+
+def alike(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings that differ in the channel and in figures alone as one, with the first one's figures.
+
+    `WWV 10 MHz: radiod sends ...` of nine channels is `WWV 10 MHz and 8 more: radiod sends ...`.
+    """
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in findings:
+        name, _, text = finding.found.partition(": ")
+        mend = finding.mend.replace(name, "") if text else finding.mend
+        words = (_FIGURES.sub("#", part) for part in (text or finding.found, mend))
+        groups.setdefault((finding.verdict, finding.topic, *words), []).append(finding)
+    return [_as_one(group) for group in groups.values()]
+
+
+def _as_one(group: Sequence[Finding]) -> Finding:
+    first, *more = group
+    name, colon, text = first.found.partition(": ")
+    if not more or not colon:
+        return first
+    told = f"{name} and {len(more)} more: {text}"
+    return replace(first, found=told, mend=first.mend.replace(f" of {name}", " of each"))
 
 
 def ok(topic: str, found: str) -> Finding:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 from pipeline.ntp.report import counters_line
 from pipeline.records import UNKNOWN_NS, AnchorSource, ChannelRecord, ChildRecord, ChildState
@@ -27,6 +29,18 @@ def fill_pct(r: ChannelRecord, now_ns: int, utc_s: float) -> float:
     """
     silent_s = age_s(r.last_packet_monotonic_ns, now_ns)
     return 0.0 if silent_s is not None and silent_s > utc_s % 60 else r.minute_fill_pct
+
+
+def folded(causes: Sequence[str]) -> list[str]:
+    """What differs only in its channel and its figures as one: `A and 8 more: silent for 8 s`, with A's figures."""
+    groups: dict[str, list[str]] = {}
+    for cause in causes:
+        groups.setdefault(re.sub(r"[\d.]+", "#", cause.partition(": ")[2] or cause), []).append(cause)
+    told = []
+    for first, *more in groups.values():
+        name, colon, text = first.partition(": ")
+        told.append(f"{name} and {len(more)} more{colon}{text}" if more else first)
+    return told
 
 
 def ntp_line(s: Snapshot) -> str:

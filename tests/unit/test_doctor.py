@@ -15,7 +15,7 @@ from helpers import Names, free_port
 from pipeline.__main__ import run
 from pipeline.config import Alerts, Channel, Config, Ntp, Radiod, Recorder, Server
 from pipeline.diagnosis import clock, host, network, streams
-from pipeline.diagnosis.finding import Finding, Verdict
+from pipeline.diagnosis.finding import Finding, Verdict, alike, fail, ok, warn
 from pipeline.listening import Heard, Stream
 from pipeline.ntp.reading import KernelState
 from pipeline.ntp.rows import Row, RowState
@@ -423,3 +423,16 @@ def test_alerts_need_a_program_that_is_there() -> None:
     assert found() == []
     assert found(command=("/nowhere/mail", "x")) == [("fail", "alerts")]
     assert found(command=("true",)) == found(url="http://127.0.0.1/") == [("ok", "alerts")]
+
+
+def test_what_all_channels_have_in_common_is_one_line() -> None:
+    names = ("WWV 2.5 MHz", "CHU 3.33 MHz", "WWV 10 MHz")
+    sent = [warn("radiod", f"{n}: radiod sends 12000 Hz, not 16000", f"in [[channels]] of {n}: rate") for n in names]
+    twice = [fail("radiod", f"{n}: SSRC {i} is sent by 127.0.0.1:{i}", "stop one") for i, n in enumerate(names[:2])]
+    other = ok("radiod", "3 further streams: ssrc 1, 2, 3")
+    assert [(f.found, f.mend) for f in alike([*sent, other, *twice])] == [
+        ("WWV 2.5 MHz and 2 more: radiod sends 12000 Hz, not 16000", "in [[channels]] of each: rate"),
+        ("3 further streams: ssrc 1, 2, 3", ""),
+        ("WWV 2.5 MHz and 1 more: SSRC 0 is sent by 127.0.0.1:0", "stop one"),
+    ]
+    assert alike([]) == []

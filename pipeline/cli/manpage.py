@@ -39,6 +39,7 @@ FILES = {
     "DATA_DIR/log/INSTANCE.log": "The log of an instance that was started with --detach.",
     "/run/grape-pipeline/INSTANCE.control.sock": "HTTP on a Unix socket: GET /healthz, /readyz, /status, /metrics; "
     "POST /reload, /restart, /stop.",
+    "~/.cache/grape-pipeline/": "The page's day so far; may be removed.",
     "/dev/shm/grape-pipeline-INSTANCE": "State for readers; etc/grape_pipeline_shm.h describes it for C.",
     "/dev/shm/grape-pipeline-INSTANCE-CHANNEL": "Samples that are in no file yet.",
 }
@@ -50,6 +51,8 @@ VARIABLES = {
     "RADIOD_ID_STATUS, RADIOD_ID_CHAIN_DELAY_NS": "What a coordinator states of the radiod with this id.",
     "RUNTIME_DIRECTORY": "Where lock and control socket lie; default /run/grape-pipeline, without the rights for it "
     "grape-pipeline below XDG_RUNTIME_DIR, else /tmp/grape-pipeline-UID.",
+    "CACHE_DIRECTORY, XDG_CACHE_HOME": "Where the page keeps what it has put together of the day; default ~/.cache, and "
+    "grape-pipeline in the latter.",
     "NO_COLOR": "top and ntp without colour; every verdict is a word as well.",
     "VISUAL, EDITOR": "What config edit opens.",
 }

@@ -51,8 +51,8 @@ VARIABLES = {
     "RADIOD_ID_STATUS, RADIOD_ID_CHAIN_DELAY_NS": "What a coordinator states of the radiod with this id.",
     "RUNTIME_DIRECTORY": "Where lock and control socket lie; default /run/grape-pipeline, without the rights for it "
     "grape-pipeline below XDG_RUNTIME_DIR, else /tmp/grape-pipeline-UID.",
-    "CACHE_DIRECTORY, XDG_CACHE_HOME": "Where the page keeps what it has put together of the day; default ~/.cache, and "
-    "grape-pipeline in the latter.",
+    "CACHE_DIRECTORY, XDG_CACHE_HOME": "Where the page keeps what it has put together of the day; default ~/.cache, "
+    "and grape-pipeline in the latter.",
     "NO_COLOR": "top and ntp without colour; every verdict is a word as well.",
     "VISUAL, EDITOR": "What config edit opens.",
 }

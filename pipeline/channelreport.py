@@ -8,8 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from pipeline.briefstatus import BriefStatus
 from pipeline.config import Channel
 from pipeline.minutefile import stamp
@@ -17,13 +15,14 @@ from pipeline.records import FLAG_AGC, UNKNOWN_NS, AnchorSource, ChannelRecord, 
 from pipeline.stream.cutter import Cutter
 from pipeline.stream.intake import Intake
 from pipeline.stream.journal import Kind
-from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, decode
+from pipeline.stream.rtp import ENCODING_NUMBERS, bytes_per_frame, mean_power
 from pipeline.stream.timeline import MINUTE, SECOND, HostClock
 from pipeline.writer import Written
 
 SILENT_AFTER_S = 2.0
 LEVEL_FRAMES = 2000
 LEVEL_RECORDS = 32
+DATA = int(Kind.DATA)  # an IntEnum takes numpy ten times as long
 # A minute is written in about 0.1 s.
 SLOW_WRITE_S = 30.0
 RADIOD_LOOK_NS = 10 * SECOND
@@ -242,17 +241,16 @@ def _encoding(intake: Intake, default: str) -> str:
 def _level_dbfs(intake: Intake, default: str) -> float:
     """Mean power of the newest packet, dB relative to full scale; NaN when there is none to judge by."""
     journal, encoding = intake.journal, _encoding(intake, default)
-    if journal.count == journal.first or encoding not in ENCODING_NUMBERS:
+    if encoding not in ENCODING_NUMBERS:
         return math.nan
     # Statuses are taken after the packets of a wake-up, and come last.
     last = journal.records(max(journal.first, journal.count - LEVEL_RECORDS))
-    data = last[last["kind"] == Kind.DATA]
-    if not len(data):
+    newest = next((row for row in reversed(last) if row["kind"] == DATA), None)
+    if newest is None:
         return math.nan
-    frames = min(int(data["length"][-1]) // bytes_per_frame(encoding), LEVEL_FRAMES)
+    length = int(newest["length"])
+    frames = min(length // bytes_per_frame(encoding), LEVEL_FRAMES)
     if not frames:
         return math.nan
-    iq = np.empty(frames, np.complex64)
-    decode(journal.payload(int(data["position"][-1]), int(data["length"][-1])), encoding, iq)
-    power = float(np.mean(iq.real**2 + iq.imag**2))
+    power = mean_power(journal.payload(int(newest["position"]), length), encoding, frames)
     return 10 * math.log10(power) if power > 0 and math.isfinite(power) else math.nan

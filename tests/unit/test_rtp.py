@@ -99,3 +99,13 @@ def test_silent_packets_are_those_without_any_bit() -> None:
     lengths = np.array([len(part) for part in parts], np.int64)
     assert rtp.silent(b"".join(parts), lengths).tolist() == [True, False, True, False]
     assert rtp.silent(b"", np.zeros(0, np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize(("encoding", "code"), [("S16LE", "<i2"), ("S16BE", ">i2"), ("F32LE", "<f4"), ("F16BE", ">f2")])
+def test_mean_power_is_that_of_the_decoded_samples(encoding: str, code: str) -> None:
+    values = np.random.default_rng(5).uniform(-0.9, 0.9, 600)
+    payload = memoryview((np.rint(values * 32768) if code[1] == "i" else values).astype(code).tobytes())
+    iq = np.empty(300, np.complex64)
+    rtp.decode(payload, encoding, iq)
+    expected = float(np.mean(np.abs(iq[:200].astype(complex)) ** 2))
+    assert rtp.mean_power(payload, encoding, 200) == pytest.approx(expected, rel=1e-9)

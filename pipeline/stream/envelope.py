@@ -9,6 +9,7 @@ Delay Measurements, INFOCOM 1999).
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,10 +35,13 @@ LOST_S = 60.0
 FEWEST_LOST = 30
 LEAST_LOST_NS = 2e6
 UNUSUAL = 10.0
-# (last seconds, quantile of all that is usual for so short a stretch)
-RECENT = ((30.0, 0.0), (10.0, 0.5), (3.0, 0.95))
+# The last seconds; all of so short a stretch may usually be as late as the least, or these quantiles, of all points.
+RECENT_S = (30.0, 10.0, 3.0)
+USUAL = (0.5, 0.95)
 # How many of the earliest ones say how dense they lie, and so how far the true edge may be.
 EDGE = 9
+# Into how many parts the points are divided to see which of them can matter; fewer than FEWEST_FOR_A_SLOPE.
+CHORDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,8 @@ def fit(x: Floats, late: Floats, slope: float | None = None, slope_doubt: float 
     if seam:
         return replace(_line(x[seam:], late[seam:], slope, slope_doubt), excess=step)
     # What all of the last seconds have in common, where it is more than such seconds usually have.
-    excess = [
-        float(above[x > x[-1] - last_s].min()) - (float(np.quantile(above, usual)) if usual else 0.0)
-        for last_s, usual in RECENT
-    ]
+    usual = (0.0, *np.quantile(above, USUAL).tolist())
+    excess = [float(above[x > x[-1] - last_s].min()) - late_ns for last_s, late_ns in zip(RECENT_S, usual, strict=True)]
     return replace(found, excess=max(excess))
 
 
@@ -124,7 +126,8 @@ def _line(x: Floats, late: Floats, slope: float | None, slope_doubt: float) -> F
 def _hull_slope(x: Floats, late: Floats) -> float:
     """The slope of the lower convex hull's edge that spans the mean of x."""
     hull: list[tuple[float, float]] = []
-    for a, b in zip(x.tolist(), late.tolist(), strict=True):
+    low = _low(x, late)
+    for a, b in zip(x[low].tolist(), late[low].tolist(), strict=True):
         while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (a - hull[-2][0]) >= (b - hull[-2][1]) * (
             hull[-1][0] - hull[-2][0]
         ):
@@ -134,6 +137,14 @@ def _hull_slope(x: Floats, late: Floats) -> float:
     right = next(n for n, (a, _) in enumerate(hull) if a >= mean and n)
     (a, b), (c, d) = hull[right - 1], hull[right]
     return float(np.clip((d - b) / (c - a), -STEEPEST, STEEPEST))
+
+
+def _low(x: Floats, late: Floats) -> npt.NDArray[np.intp]:
+    """The few points that can be corners of the lower hull: none lies above the chords between low points."""
+    edges = [len(x) * n // CHORDS for n in range(CHORDS + 1)]
+    lowest = [a + int(np.argmin(late[a:b])) for a, b in itertools.pairwise(edges)]
+    chord = sorted({0, *lowest, len(x) - 1})
+    return np.flatnonzero(late <= np.interp(x, x[chord], late[chord]))
 
 
 def _lost(x: Floats, above: Floats) -> tuple[int, float]:
@@ -171,10 +182,11 @@ class Least:
 
     rows: list[tuple[int, int, int]] = field(default_factory=list)
     count: int = 0
+    _line: tuple[int, Fit, int] | None = field(default=None, init=False, repr=False, compare=False)
 
     def add(self, at: int, time_ns: int, other_ns: int, rate_hz: int) -> None:
         """Take an observation if it is its second's least late one."""
-        self.count += 1
+        self.count, self._line = self.count + 1, None
         rows, second = self.rows, at // rate_hz
         place = len(rows)
         while place and rows[place - 1][0] // rate_hz >= second:
@@ -194,7 +206,7 @@ class Least:
 
     def clear(self) -> None:
         """Forget all."""
-        self.rows, self.count = [], 0
+        self.rows, self.count, self._line = [], 0, None
 
     def points(self, origin: int, rate_hz: int) -> tuple[Floats, Floats, int]:
         """x (seconds of samples from timestamp `origin`), lateness (ns beyond the third value), and that value.
@@ -205,6 +217,16 @@ class Least:
         base = exact[-1]
         x = np.array([at - origin for at, _, _ in self.rows], np.float64) / rate_hz
         return x, np.array([ns - base for ns in exact], np.float64), base
+
+    def line(self, rate_hz: int) -> tuple[Fit, int]:
+        """The lower envelope of `points` from the newest timestamp on, and the value that its lateness is beyond.
+
+        There must be an observation. Asked for several times a minute and fitted once.
+        """
+        if self._line is None or self._line[0] != rate_hz:
+            x, late, base = self.points(self.rows[-1][0], rate_hz)
+            self._line = rate_hz, fit(x, late), base
+        return self._line[1:]
 
     def to_json(self) -> list[Any]:
         """All of it as plain values."""

@@ -182,10 +182,7 @@ class Evidence:
         return arrivals.slope - clocks.slope, arrivals.slope_doubt + clocks.slope_doubt
 
     def _arrival_line(self, rate_hz: int) -> Fit | None:
-        if not self.arrivals.rows:
-            return None
-        x, late, _ = self.arrivals.points(self.arrivals.rows[-1][0], rate_hz)
-        return fit(x, late)
+        return self.arrivals.line(rate_hz)[0] if self.arrivals.rows else None
 
     def _from_arrivals(
         self, rate_hz: int, host: HostClock, chain_delay_ns: int, opening: tuple[int, int]
@@ -196,8 +193,7 @@ class Evidence:
                 return None
             arrivals = Least([(*opening, 0)], 1)
         origin = arrivals.rows[-1][0]
-        x, late, base = arrivals.points(origin, rate_hz)
-        line = fit(x, late)
+        line, base = arrivals.line(rate_hz)
         source = AnchorSource.WALL_CLOCK if host.offset_ns is None else AnchorSource.NTP
         # Whatever moves the host's clock moves these labels, so all of the bound is doubt.
         systematic = ARRIVAL_FLOOR_NS + host.uncertainty_ns + round(line.excess + line.spread)

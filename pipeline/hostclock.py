@@ -8,6 +8,7 @@ since is what the clock was set by: by an operator, by NTP after a boot without 
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 from pipeline.config import Ntp
@@ -85,10 +86,8 @@ class RecorderClock:
         A silent monitor's record is carried on as its successor would. Where there is none the last valid one
         counts, less and less: a clock that was known is not lost because the servers quarrel.
         """
-        view = record.at(now_ns, ntp.stale_after_s)
-        if view["valid"] and view["offset_ms"] is not None:
-            offset_ns, bound_ns = self._learn(record, view["offset_ms"], view["uncertainty_ms"] or 0.0)
-            return HostClock(offset_ns, bound_ns, self.shift_ns)
+        if record.valid and not math.isnan(record.offset_ms) and not record.stale(now_ns, ntp.stale_after_s):
+            return HostClock(*self._learn(record), self.shift_ns)
         if (carried := carry_on(record, clock.read(), ntp.holdover_s)) is not None:
             return HostClock(carried[0] - self.shift_ns, carried[1], self.shift_ns)
         if self._known is None:
@@ -99,12 +98,13 @@ class RecorderClock:
             return HostClock(shift_ns=self.shift_ns)
         return HostClock(offset_ns, bound_ns, self.shift_ns)
 
-    def _learn(self, record: NtpRecord, offset_ms: float, bound_ms: float) -> tuple[int, int]:
+    def _learn(self, record: NtpRecord) -> tuple[int, int]:
         """The recorder's clock less UTC and its bound, ns, as they were when the record was published.
 
         A publication is translated when it is first seen: what the clock is set by later is not in it.
         """
         published_ns = record.published_monotonic_ns
         if self._known is None or published_ns != self._known[2]:
-            self._known = (round(offset_ms * 1e6) - self.shift_ns, round(bound_ms * 1e6), published_ns)
+            bound_ms = 0.0 if math.isnan(record.uncertainty_ms) else record.uncertainty_ms
+            self._known = (round(record.offset_ms * 1e6) - self.shift_ns, round(bound_ms * 1e6), published_ns)
         return self._known[:2]

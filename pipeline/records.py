@@ -153,14 +153,18 @@ class NtpRecord(_NtpFields, Record):
         Field("source", "40s", "what the offset comes from, UTF-8, NUL padded"),
     )
 
+    def stale(self, monotonic_ns: int, stale_after_s: float) -> bool:
+        """True when the record was not published for `stale_after_s`, or never."""
+        published = self.published_monotonic_ns
+        return published == UNKNOWN_NS or monotonic_ns - published > stale_after_s * 1e9
+
     def at(self, monotonic_ns: int, stale_after_s: float) -> dict[str, Any]:
         """The record's public keys as a reader sees them at `monotonic_ns`.
 
         A record that was not published for `stale_after_s` belongs to a dead or hung
         monitor: it is shown as neither valid nor synced, with its age.
         """
-        published = self.published_monotonic_ns
-        stale = published == UNKNOWN_NS or monotonic_ns - published > stale_after_s * 1e9
+        stale = self.stale(monotonic_ns, stale_after_s)
         known = self.monotonic_ns != UNKNOWN_NS
         state = NtpState(self.state)
         if stale and state is not NtpState.STARTING:

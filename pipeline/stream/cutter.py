@@ -33,7 +33,10 @@ NEAR_NS = 11 * SECOND // 10
 # a leap second fits.
 WAIT_SHARE = 0.6
 LEAST_WAIT_NS = SECOND // 5
-LOOK_NS = 15 * SECOND
+# Whether a minute is over is looked at no more often than this; as long as a timeline has no anchor in force, evidence
+# may still bring it nearer.
+LOOK_NS = MINUTE
+UNSURE_LOOK_NS = 15 * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,9 @@ class Cutter:
         if flush or (now is not None and now >= minute + MINUTE + self._wait_ns):
             return minute
         if now is not None:
-            self._next_look = (min(minute + MINUTE + self._wait_ns, now + LOOK_NS), newest)
+            sure = all(epoch.anchor is not None for epoch in self._intake.epochs)
+            look = now + (LOOK_NS if sure else UNSURE_LOOK_NS)
+            self._next_look = (min(minute + MINUTE + self._wait_ns, look), newest)
         return None
 
     def _looked(self, now: int, newest: int) -> bool:

@@ -33,17 +33,19 @@ class Uncut(NamedTuple):
 
 def uncut(records: Records, epoch: Epoch, default: str) -> Uncut:
     """What of a journal's records belongs to `epoch` and lies after its cut; `default` is the configured encoding."""
+    # `take` and `compress` all along: indexing rows by an array takes numpy twenty times as long.
     mine = (records["kind"] == Kind.DATA) & (records["epoch"] == epoch.id) & (records["flags"] & FLAG_LATE == 0)
     # In bytes, as if each were a sample: no encoding has to be known, and a few too many do no harm.
     numbers = np.flatnonzero(mine & (records["timestamp"] + records["length"] > epoch.cut))
-    numbers = numbers[in_order(records[numbers])]
-    rows = records[numbers]
+    rows = records.take(numbers)
+    order = in_order(rows)
+    rows, numbers = rows.take(order), numbers[order]
     encodings, names = encodings_of(rows, epoch.formats, default)
     widths = np.array([bytes_per_frame(name) for name in names], np.int64)[encodings]
     left = rows["timestamp"] + rows["length"].astype(np.int64) // widths > epoch.cut
     # Mono, Opus and the like: better no samples than wrong ones.
     left &= np.array([name in ENCODING_NUMBERS for name in names])[encodings]
-    return Uncut(rows[left], numbers[left], encodings[left], names)
+    return Uncut(rows.compress(left), numbers[left], encodings[left], names)
 
 
 def in_order(records: Records) -> npt.NDArray[np.intp]:

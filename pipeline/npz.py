@@ -27,11 +27,11 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from pipeline import PipelineError
+from pipeline.ziparchive import ZipArchive
 
 TEMPORARY_SUFFIX = ".tmp"
 # Arrays below this size are stored: their deflate header costs more than it saves.
 SMALL = 4096
-ISAL_LEVELS = 3
 # What file systems without hard links (exFAT, some network ones) answer.
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 OBJECT_ARRAY = "it is an object array, which only pickle can read"
@@ -40,21 +40,6 @@ _ZIP_MAGIC = b"PK\x03\x04"
 
 class FileExists(PipelineError):
     """The final name is taken; nothing is ever overwritten."""
-
-
-class _Archive(zipfile.ZipFile):
-    """A zip whose members are deflated at `level`: 1 to 3 are isal's, above that zlib's."""
-
-    level = 2
-
-    def _open_to_write(self, zinfo: zipfile.ZipInfo, force_zip64: bool = False) -> IO[bytes]:
-        handle: Any = super()._open_to_write(zinfo, force_zip64)  # type: ignore[misc]
-        # zipfile has no public way to choose the compressor; without this attribute zlib's default does the work.
-        if zinfo.compress_type == zipfile.ZIP_DEFLATED and hasattr(handle, "_compressor"):
-            library: Any = isal_zlib if self.level <= ISAL_LEVELS else zlib
-            handle._compressor = library.compressobj(self.level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        stream: IO[bytes] = handle
-        return stream
 
 
 def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int:
@@ -72,10 +57,10 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
-            with _Archive(file, "w") as archive:
-                archive.level = level
-                for name, array in arrays.items():
-                    _add(archive, name, array)
+            archive = ZipArchive(file, level)
+            for name, array in arrays.items():
+                _add(archive, name, array)
+            archive.close()
             file.flush()
             os.fsync(file.fileno())
             size = os.fstat(file.fileno()).st_size
@@ -117,19 +102,21 @@ def _make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def _add(archive: _Archive, name: str, array: npt.NDArray[Any]) -> None:
+def _add(archive: ZipArchive, name: str, array: npt.NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise TypeError(f"{name}: an object array cannot be read without pickle")
     array = np.asarray(array, order="C")
-    info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-    deflate = array.nbytes > SMALL and archive.level > 0
-    info.compress_type = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
-    info.external_attr = 0o644 << 16
-    with archive.open(info, "w", force_zip64=array.nbytes > 1 << 31) as member:
-        np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(array))
-        # Zero-length and zero-dimensional arrays have no buffer to look into.
-        flat: Any = array.reshape(-1)
-        member.write(memoryview(flat).cast("B") if array.ndim and array.size else array.tobytes())
+    large = array.nbytes > SMALL
+    content = array.reshape(-1).view(np.uint8).data if large else array.tobytes()
+    archive.add(f"{name}.npy", (_header_of(array.dtype.str, array.shape), content), deflate=large)
+
+
+@functools.lru_cache(maxsize=256)
+def _header_of(descr: str, shape: tuple[int, ...]) -> bytes:
+    """The header of an array in C order; those of one minute's file are nearly all those of the minute before."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def sync_folder(folder: Path) -> None:

@@ -41,7 +41,7 @@ class RadiodWords:
         """Take the newest status, heard at `heard_ns` of CLOCK_MONOTONIC; one from long ago says nothing."""
         if now_ns < self.next_ns:
             return
-        status, self.next_ns = intake.last_status, now_ns + RADIOD_LOOK_NS
+        status, self.next_ns = intake.announcements.latest, now_ns + RADIOD_LOOK_NS
         if heard_ns == UNKNOWN_NS or now_ns - heard_ns > RADIOD_LOOK_NS or not isinstance(status, BriefStatus):
             self.offset_ms, self.overload_age_s, self.flags = math.nan, math.nan, 0
             self.next_ns = 0
@@ -182,7 +182,7 @@ def describe(
         radiod_flags=progress.radiod.flags,
         state=state,
         anchor_source=anchor.source if anchor else AnchorSource.NONE,
-        owned=int(isinstance(intake.last_status, BriefStatus) and intake.last_status.is_ours),
+        owned=int(isinstance(intake.announcements.latest, BriefStatus) and intake.announcements.latest.is_ours),
         encoding=ENCODING_NUMBERS.get(_encoding(intake, channel.encoding), 0),
         name=channel.name,
         reason=reason,

@@ -228,7 +228,7 @@ class Worker:
                 at_ns, at_ns - time.time_ns() + time.monotonic_ns(), minute.last_timestamp, ppm, sigma,
                 self._clock.shift_ns,
             )  # fmt: skip
-        status = self._intake.last_status
+        status = self._intake.announcements.latest
         return Context(
             context.config.station,
             self._channel,

@@ -111,7 +111,7 @@ class Recording:
 
     def said(self, status: FakeStatus, arrival_ns: int, shift_ns: int) -> None:
         """What a status says, without the datagram."""
-        self.intake.learn(status, arrival_ns, shift_ns, timed=not self.intake.untimed)
+        self.intake.announcements.learn(status, arrival_ns, shift_ns, timed=not self.intake.untimed)
 
     def status(self, status: FakeStatus | bytes, arrival_ns: int) -> bool:
         """One status datagram arrives."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.stream.announcements import Announcements, Status
 from pipeline.stream.breaks import note_break, since_break
 from pipeline.stream.candidates import Arrival, Candidate, Origin, origin
 from pipeline.stream.journal import (
@@ -28,48 +29,14 @@ from pipeline.stream.journal import (
     Row,
 )
 from pipeline.stream.lot import Lot
-from pipeline.stream.rtp import ENCODING_NUMBERS, MARKER, bytes_per_frame, wrap16, wrap32
+from pipeline.stream.rtp import MARKER, bytes_per_frame, wrap16, wrap32
 from pipeline.stream.source import NOTHING_SEALED, Admission, Source
-from pipeline.stream.timeline import SECOND, Epoch
+from pipeline.stream.timeline import Epoch
 
 # Share of the heap that packets of no known timeline may fill between two releases.
 HELD_SHARE = 8
-PENDING_STATUSES = 16
-# Statuses in a row, two seconds of them.
-CONFIRM_UNUSABLE = 4
-# A status that no timeline has claimed by then never will be.
-PENDING_NS = 10 * SECOND
 # Bytes of an I/Q pair in the narrowest encodings.
 SMALLEST_FRAME = 4
-# What the configuration allows too; a minute of anything else would not fit.
-RATES_HZ = range(1_000, 2_000_001)
-
-
-class Status(Protocol):
-    """What is needed of a radiod status; see `pipeline.radiod.ChannelStatus`."""
-
-    @property
-    def ssrc(self) -> int: ...
-    @property
-    def gps_time_utc_ns(self) -> int | None: ...
-    @property
-    def rtp_timesnap(self) -> int | None: ...
-    @property
-    def sample_rate_hz(self) -> int | None: ...
-    @property
-    def encoding(self) -> str | None: ...
-    @property
-    def output_channels(self) -> int | None: ...
-
-
-class Said(NamedTuple):
-    """The facts of one status that can be used; None = not stated, or nothing we can record."""
-
-    timesnap: int
-    utc_ns: int | None
-    rate_hz: int | None
-    encoding: str | None
-    arrival_ns: int
 
 
 class Rejected(NamedTuple):
@@ -100,15 +67,12 @@ class Intake:
         self.decode_status = decode_status
         self.epochs: list[Epoch] = []
         self.source = Source(settings.rate_hz, bytes_per_frame(settings.encoding))
-        self.last_status: Status | None = None
-        self._unusable: tuple[str | None, int, int, int] = (None, 0, 0, 0)
-        self.statuses_unmatched = 0
+        self.announcements = Announcements(self)
         self.received = 0
         self.late = 0
         self.reordered = 0
         self.next_epoch = 1
         self.held_bytes = 0
-        self.pending: list[Said] = []
         self.scanned = journal.count
         # Of a BREAK record that no packet has followed yet.
         self.break_ns: int | None = None
@@ -244,7 +208,7 @@ class Intake:
         source.give_up_held()
         opening = Row(0, 0, run.first.arrival_ns, number, len(moved), 0, 0, REASONS.index(reason), Kind.EPOCH)
         journal.append_moved([(journal.position, opening), *moved])
-        self.match_pending()
+        self.announcements.match_pending()
 
     def begin(self, number: int, reason: str, first: Arrival) -> None:
         """Begin a timeline whose first packet is `first`."""
@@ -264,8 +228,8 @@ class Intake:
         epoch = self.epoch
         if epoch is not None:
             epoch.end, epoch.last_arrival_ns = self.source.end, self.source.arrival_ns
-            if self.pending:
-                self.match_pending()
+            if self.announcements.pending:
+                self.announcements.match_pending()
 
     def scan(self) -> None:
         """Look at all that came since the last call for breaks and for the least delayed packets.
@@ -315,73 +279,8 @@ class Intake:
         if status is None or status.ssrc != self.settings.ssrc:
             return False
         journal.append(Row(shift_ns, 0, arrival_ns, self.source.epoch, length, 0, 0, self.untimed, Kind.STATUS))
-        self.learn(status, arrival_ns, shift_ns, timed=not self.untimed)
+        self.announcements.learn(status, arrival_ns, shift_ns, timed=not self.untimed)
         return True
-
-    def _believed(self, made: str | None, timesnap: int, arrival_ns: int) -> str | None:
-        """A format that cannot be recorded costs samples, so a single status, which may be forged, is not enough.
-
-        Once enough have said so in a row, it holds from the first of them on.
-        """
-        if made is None or made in ENCODING_NUMBERS:
-            self._unusable = (None, 0, 0, 0) if made else self._unusable
-            return made
-        name, times, first, came_ns = self._unusable
-        known = made == name
-        self._unusable = (made, times + 1, first, came_ns) if known else (made, 1, timesnap, arrival_ns)
-        if self._unusable[1] < CONFIRM_UNUSABLE:
-            return None
-        if self._unusable[1] == CONFIRM_UNUSABLE:
-            self._match(Said(first, None, None, made, came_ns))
-        return made
-
-    def learn(self, status: Status, arrival_ns: int, shift_ns: int = 0, timed: bool = True) -> None:
-        """Use a status: for the timeline it speaks of, now or when that timeline is known."""
-        utc_ns = status.gps_time_utc_ns if timed else None
-        self.last_status = status
-        if status.rtp_timesnap is None:
-            return
-        said = Said(
-            status.rtp_timesnap,
-            None if utc_ns is None else utc_ns - shift_ns,
-            status.sample_rate_hz if status.sample_rate_hz in RATES_HZ else None,
-            self._believed(_format(status), status.rtp_timesnap, arrival_ns),
-            arrival_ns,
-        )
-        if not self._match(said):
-            self.statuses_unmatched += len(self.pending) >= PENDING_STATUSES
-            self.pending = [*self.pending[-PENDING_STATUSES + 1 :], said]
-
-    def _match(self, said: Said) -> bool:
-        """Give a status to the epoch it speaks of; False if it may be of one that is yet to come."""
-        current = self.epoch
-        if current is not None:
-            current.end, current.last_arrival_ns = self.source.end, self.source.arrival_ns
-        for epoch in reversed(self.epochs):
-            if not epoch.owns_status(said.timesnap, said.arrival_ns, epoch is current):
-                continue
-            if epoch is current and self.source.candidates.nearer(said.timesnap, self.source.end):
-                return False
-            if said.rate_hz and epoch.rate_known and said.rate_hz != epoch.rate_hz:
-                continue
-            epoch.learn(said.timesnap, said.rate_hz, said.encoding)
-            if epoch is current:
-                self.source.rate_hz = epoch.rate_hz
-            if said.utc_ns is not None:
-                epoch.add_pair(said.timesnap, said.utc_ns, said.arrival_ns)
-            return True
-        return False
-
-    def match_pending(self) -> None:
-        """Try again to find the timelines of statuses that none has claimed."""
-        pending, self.pending = self.pending, []
-        newest = max((said.arrival_ns for said in pending), default=0)
-        for said in pending:
-            if not self._match(said):
-                if newest - said.arrival_ns < PENDING_NS:
-                    self.pending.append(said)
-                else:
-                    self.statuses_unmatched += 1
 
     def flush_held(self) -> None:
         """The stream ends: a run of held packets that has begun well is a timeline."""
@@ -406,11 +305,3 @@ def arrival_of(row: Any) -> Arrival:
         origin(int(row["address"]), int(row["port"])),
         int(row["arrival_ns"]),
     )
-
-
-def _format(status: Status) -> str | None:
-    """How packets are made: an encoding, or the name of something that no file can hold."""
-    channels = status.output_channels
-    if channels not in (None, 2):
-        return f"{channels}-channel {status.encoding or 'audio'}"
-    return status.encoding

@@ -16,13 +16,13 @@ import numpy as np
 
 from pipeline.stream.cutter import Cut, Cutter, End
 from pipeline.stream.evidence import Evidence
-from pipeline.stream.intake import Intake, Rejected, Said, arrival_of
+from pipeline.stream.intake import Intake, Rejected, arrival_of
 from pipeline.stream.journal import CHECKPOINT_SIZE, FLAG_LATE, FLAG_UNTIMED, REASONS, Kind
 from pipeline.stream.source import Admission
 from pipeline.stream.timeline import Anchor, Epoch
 
 # Of a checkpoint that says something else no use is made; the records then tell what they can.
-VERSION = 2
+VERSION = 3
 # An ended timeline's evidence counts for its last minute only; the checkpoint's size is limited.
 ENDED_PAIRS = 40
 
@@ -43,8 +43,8 @@ def checkpoint(intake: Intake, cutter: Cutter) -> dict[str, Any]:
         "source": intake.source.to_json(),
         "epochs": epochs,
         "next_epoch": intake.next_epoch,
-        "pending": [list(said) for said in intake.pending],
-        "counters": [intake.received, intake.late, intake.reordered, intake.statuses_unmatched],
+        "announcements": intake.announcements.to_json(),
+        "counters": [intake.received, intake.late, intake.reordered],
         "counted": list(cutter.counted),
         "tones": cutter.tones.to_json(),
         "cut": cut and _cut_to_json(cut),
@@ -108,8 +108,8 @@ def restore(intake: Intake, cutter: Cutter, state: dict[str, Any] | None) -> Non
         intake.source.load_json(state["source"])
         intake.epochs = [Epoch.from_json(epoch) for epoch in state["epochs"]]
         intake.next_epoch = state["next_epoch"]
-        intake.pending = [Said(*said) for said in state["pending"]]
-        intake.received, intake.late, intake.reordered, intake.statuses_unmatched = state["counters"]
+        intake.announcements.load_json(state["announcements"])
+        intake.received, intake.late, intake.reordered = state["counters"]
         intake.scanned = max(journal.first, state["scanned"])
         intake.break_ns = state.get("break_ns")
         counted = max(journal.first, state["count"])
@@ -141,8 +141,8 @@ def _replay(intake: Intake, rows: Iterable[np.void]) -> None:
             intake.count_placed(Admission.LATE if row["flags"] & FLAG_LATE else verdict)
             moved -= 1
             # Later it may be too far behind to be told from another timeline's.
-            if moved <= 0 and intake.pending:
-                intake.match_pending()
+            if moved <= 0 and intake.announcements.pending:
+                intake.announcements.match_pending()
         elif kind == Kind.HELD:
             promoting = source.admit(arrival_of(row)) is Admission.PROMOTE
         elif kind == Kind.STATUS:
@@ -168,4 +168,6 @@ def _relearn(intake: Intake, row: np.void) -> None:
     payload = intake.journal.payload(int(row["position"]), int(row["length"]))
     status = intake.decode_status(bytes(payload))
     if status is not None:
-        intake.learn(status, int(row["arrival_ns"]), int(row["timestamp"]), timed=not row["flags"] & FLAG_UNTIMED)
+        intake.announcements.learn(
+            status, int(row["arrival_ns"]), int(row["timestamp"]), timed=not row["flags"] & FLAG_UNTIMED
+        )

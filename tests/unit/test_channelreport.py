@@ -38,12 +38,12 @@ def test_radiods_words_are_looked_up_now_and_then_and_forgotten_with_its_statuse
     for number in range(50):
         stream.send(to, number)
     stream.pair(to, 50)
-    to.intake.last_status = Said(to.ssrc, None, None, None, None, None, None, b"")
+    to.intake.announcements.latest = Said(to.ssrc, None, None, None, None, None, None, b"")
     words = RadiodWords()
     words.look(to.intake, 5 * SECOND, 6 * SECOND, 0)
     assert (words.flags, words.overload_age_s) == (FLAG_AGC, 4.0)
     assert words.offset_ms == 0.0, "the pair came when it was made"
-    to.intake.last_status = None
+    to.intake.announcements.latest = None
     words.look(to.intake, 5 * SECOND, 15 * SECOND, 0)
     assert words.flags == FLAG_AGC, "not yet time for another look"
     words.look(to.intake, 5 * SECOND, 16 * SECOND, 0)
@@ -60,7 +60,7 @@ def test_radiods_clock_is_wrong_only_if_it_is_by_either_clock_of_ours(shift_s: i
     stream.pair(to, 50)
     row = to.intake.epoch.evidence.pairs.rows[-1]  # type: ignore[union-attr]
     to.intake.epoch.evidence.pairs.rows[-1] = (row[0], row[1] + 3 * SECOND, row[2])  # type: ignore[union-attr]
-    to.intake.last_status = Said(to.ssrc, None, None, None, None, None, None, b"")
+    to.intake.announcements.latest = Said(to.ssrc, None, None, None, None, None, None, b"")
     words = RadiodWords()
     words.look(to.intake, 5 * SECOND, 6 * SECOND, shift_s * SECOND)
     assert words.offset_ms == expected_ms

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.stream.announcements import PENDING_STATUSES
 from pipeline.stream.candidates import Origin
-from pipeline.stream.intake import HELD_SHARE, PENDING_STATUSES
+from pipeline.stream.intake import HELD_SHARE
 from pipeline.stream.journal import FLAG_LATE, FLAG_REORDERED, Geometry, JournalFull, Kind
 from pipeline.stream.source import CONFIRM_JUMP
 from pipeline.stream.timeline import SECOND
@@ -232,15 +233,15 @@ def test_status_of_another_channel_leaves_no_trace() -> None:
     stream.send(to, 0)
     count = to.journal.count
     assert not to.status(status(stream, 1, ssrc=SSRC + 1), T0)
-    assert to.journal.count == count and not to.intake.pending
+    assert to.journal.count == count and not to.intake.announcements.pending
 
 
 def test_status_before_the_first_packet_waits_for_it() -> None:
     to, stream = Recording(), Sent(T0)
     to.status(status(stream, 0), T0 - 1000)
-    assert len(to.intake.pending) == 1
+    assert len(to.intake.announcements.pending) == 1
     stream.send(to, 0)
-    assert not to.intake.pending and len(to.intake.epochs[0].evidence.pairs.rows) == 1
+    assert not to.intake.announcements.pending and len(to.intake.epochs[0].evidence.pairs.rows) == 1
 
 
 def test_status_of_a_new_timeline_is_not_given_to_the_old() -> None:
@@ -311,12 +312,12 @@ def test_statuses_nobody_claims_are_dropped_and_counted() -> None:
     stream.send(to, 0)
     for k in range(3 * PENDING_STATUSES):
         to.status(FakeStatus(T0, 1 << 30, 16_000, "S16BE"), T0 + k)
-    assert len(to.intake.pending) == PENDING_STATUSES
-    assert to.intake.statuses_unmatched == 2 * PENDING_STATUSES
+    assert len(to.intake.announcements.pending) == PENDING_STATUSES
+    assert to.intake.announcements.unmatched == 2 * PENDING_STATUSES
     stream.send(to, 1)
     to.status(FakeStatus(T0, 1 << 30, 16_000, "S16BE"), T0 + 60 * SECOND)
     to.advance()
-    assert to.intake.statuses_unmatched == 3 * PENDING_STATUSES and len(to.intake.pending) == 1
+    assert to.intake.announcements.unmatched == 3 * PENDING_STATUSES and len(to.intake.announcements.pending) == 1
 
 
 def test_short_timelines_that_no_scan_saw_have_an_anchor() -> None:

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import socket
 import time
 from dataclasses import dataclass
 
-from pipeline.briefstatus import BriefStatus, brief_status
+from pipeline.briefstatus import brief_status
 from pipeline.channelreport import Progress, describe
+from pipeline.circumstances import Circumstances
 from pipeline.config import Channel, Config
 from pipeline.hostclock import RecorderClock
 from pipeline.logs import fields
-from pipeline.minutefile import Context, HostEvidence, stamp
+from pipeline.minutefile import stamp
 from pipeline.overflow import Overflow, queued
 from pipeline.process import Lifeline, set_name
 from pipeline.receiver import BATCH, Receiver
-from pipeline.records import NtpRecord
 from pipeline.rhythm import Rhythm
 from pipeline.segments import give_back, read_checkpoint, write_checkpoint
 from pipeline.shm import Board, Segment
@@ -31,9 +30,8 @@ from pipeline.sockets import ChannelSockets
 from pipeline.stream.cutter import Cut, Cutter
 from pipeline.stream.intake import Intake, Settings
 from pipeline.stream.journal import FLAG_UNTIMED, Journal
-from pipeline.stream.minute import Minute
 from pipeline.stream.recovery import checkpoint, restore
-from pipeline.stream.timeline import MINUTE, SECOND, HostClock
+from pipeline.stream.timeline import SECOND, HostClock
 from pipeline.writer import Writer, Written
 
 log = logging.getLogger(__name__)
@@ -114,8 +112,9 @@ class Worker:
         self._progress = Progress.after(before, time.monotonic_ns())
         self._overflow, self._rhythm = Overflow(), Rhythm()
         self._statuses = 0
-        self._snapshots: dict[int, tuple[NtpRecord, int]] = {}
-        self._minute_seen = 0
+        self._circumstances = Circumstances(
+            config, channel, context.session_id, context.board.ntp.read, self._intake, self._clock
+        )
         self._failures = 0
         self._retry_ns = 0
         # True when only a new process can help.
@@ -188,7 +187,7 @@ class Worker:
     def _hand_over(self, now: int, host: HostClock) -> None:
         cutter = self._cutter
         silent = self._silent_ns(now)
-        self._watch_minutes(cutter.now_utc(silent, host), now)
+        self._circumstances.watch(cutter.now_utc(silent, host), now)
         if self._writer.busy or now < self._retry_ns:
             return
         cut = cutter.outstanding
@@ -203,44 +202,7 @@ class Worker:
     def _write(self, cut: Cut, now: int) -> None:
         if not self._context.config.recorder.partial_minutes:
             cut.minutes = [m for m in cut.minutes if not any(g.cause in ("start", "stop") for g in m.gaps)]
-        self._writer.start(cut, [self._describe(minute, now) for minute in cut.minutes])
-
-    def _watch_minutes(self, now_utc: int | None, now: int) -> None:
-        """Keep the NTP record as it was when each minute ended."""
-        if now_utc is None:
-            return
-        minute = now_utc // MINUTE * MINUTE
-        if minute != self._minute_seen:
-            self._minute_seen = minute
-            self._snapshots[minute - MINUTE] = (self._context.board.ntp.read(), now)
-            while len(self._snapshots) > 2 * self._context.config.recorder.buffer_minutes:
-                del self._snapshots[next(iter(self._snapshots))]
-
-    def _describe(self, minute: Minute, now: int) -> Context:
-        context = self._context
-        ntp, at = self._snapshots.get(minute.utc_ns) or (context.board.ntp.read(), now)
-        epoch = next((e for e in self._intake.epochs if e.id == minute.segments[-1].epoch_id), None)
-        host = HostEvidence()
-        if minute.last_arrival_ns:
-            at_ns = minute.last_arrival_ns + self._clock.shift_ns
-            ppm, sigma = epoch.rate_ppm() if epoch is not None else (math.nan, math.nan)
-            host = HostEvidence(
-                at_ns, at_ns - time.time_ns() + time.monotonic_ns(), minute.last_timestamp, ppm, sigma,
-                self._clock.shift_ns,
-            )  # fmt: skip
-        status = self._intake.announcements.latest
-        return Context(
-            context.config.station,
-            self._channel,
-            context.session_id,
-            ntp,
-            ntp.at(at, context.config.ntp.stale_after_s),
-            host,
-            status.detail() if isinstance(status, BriefStatus) else {},
-            context.config.recorder.storage,
-            time.time(),
-            context.config.radiod.chain_delay_ns,
-        )
+        self._writer.start(cut, [self._circumstances.of(minute, now) for minute in cut.minutes])
 
     def _collect(self, written: Written | None, now: int) -> None:
         """Take a finished job: let go of it, or try again later."""

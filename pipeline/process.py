@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 import select
 import signal
 import socket
@@ -15,6 +16,8 @@ import setproctitle
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # The supervisor will start a successor at once, which goes on where this process stops.
 HAND_OVER_SIGNAL = signal.SIGUSR2
+# As etc/grape-pipeline@.service has it.
+DESCRIPTORS = 8192
 
 
 def set_name(comm: str, title: str) -> None:
@@ -24,6 +27,14 @@ def set_name(comm: str, title: str) -> None:
     """
     setproctitle.setproctitle(f"grape-pipeline: {title}")
     setproctitle.setthreadtitle(comm.encode()[:15].decode(errors="ignore"))
+
+
+def allow_descriptors() -> None:
+    """Let this process and its children open what many channels need: each takes six of a shell's usual 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Lifeline:

@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline import EXIT_FAILURE, EXIT_SOFTWARE, PipelineError
 from pipeline.config import Config
 from pipeline.logs import effective_level
-from pipeline.process import set_name
+from pipeline.process import allow_descriptors, set_name
 from pipeline.shm import Board
 from pipeline.supervision import signals
 from pipeline.supervision.child import SharedLevel
@@ -58,6 +58,7 @@ def serve(config: Config, parts: Parts | None = None, ready: Callable[[], None] 
     instance = config.recorder.instance
     # systemd's watchdog ends a supervisor that hangs with SIGABRT: then the log says where.
     faulthandler.enable()
+    allow_descriptors()
     set_name("gp-super", f"supervisor {instance} starting")
     check_data_dir(config.recorder.data_dir)
     parts = parts or real_parts()

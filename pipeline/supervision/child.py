@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import mmap
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from pipeline import EXIT_SOFTWARE, PipelineError
@@ -17,6 +19,10 @@ from pipeline.process import set_name
 log = logging.getLogger(__name__)
 
 LEVEL_SIGNAL = signal.SIGUSR1
+
+# proc(5), oom_score_adj: thousandths of all memory that are put on top of what a process has.
+OOM_HIGHEST = 1000
+OOM_BEFORE_SUPERVISOR = 20
 
 
 class SharedLevel:
@@ -62,6 +68,7 @@ def _child(name: str, run: Callable[[], int], prepare: Callable[[], None], level
     try:
         # Writes every thread's stack on SIGABRT and on a crash in a library, then lets it die.
         faulthandler.enable()
+        _go_first()
         signal.signal(LEVEL_SIGNAL, level.apply)
         set_name(name, f"{name} starting")
         prepare()
@@ -76,3 +83,10 @@ def _child(name: str, run: Callable[[], int], prepare: Callable[[], None], level
         return EXIT_SOFTWARE
     finally:
         logging.shutdown()
+
+
+def _go_first() -> None:
+    """When memory runs out the kernel takes a child before the supervisor, which replaces it without a loss."""
+    path = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        path.write_text(str(min(OOM_HIGHEST, int(path.read_text()) + OOM_BEFORE_SUPERVISOR)))

@@ -28,6 +28,8 @@ def test_all_processes_come_up_named_and_on_the_board(instance: Instance) -> Non
     assert instance.comm(instance.pid) == "gp-super"
     assert instance.comm(instance.child("B").pid) == "B"
     instance.wait(lambda: f"supervisor {instance.name} 3/3 up" in instance.title(instance.pid), "the title")
+    first, *others = (int(Path(f"/proc/{p}/oom_score_adj").read_text()) for p in (me.pid, *instance.pids().values()))
+    assert min(others) > first, "memory that runs out takes a child"
 
 
 def test_killed_child_is_replaced_and_no_other_touched(instance: Instance) -> None:

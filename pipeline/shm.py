@@ -32,7 +32,8 @@ import posix_ipc
 from isal.isal_zlib import crc32
 
 from pipeline import PipelineError
-from pipeline.records import AlertsRecord, ChannelRecord, ChildRecord, NtpRecord, Record
+from pipeline.layout import Record
+from pipeline.records import AlertsRecord, ChannelRecord, ChildRecord, NtpRecord
 
 SLOT_HEADER_SIZE = 8
 CELL_HEADER = 64

@@ -24,7 +24,7 @@ MODULES = {
 }
 
 PURE = (
-    "config", "schema", "addresses", "records", "stream", "stream.*", "packet_filter", "inspection",
+    "config", "schema", "addresses", "layout", "records", "stream", "stream.*", "packet_filter", "inspection",
     "audit", "audit.*",
     "supervision.restarts",
     "supervision.causes", "supervision.troubles", "supervision.lastminute", "supervision.story",

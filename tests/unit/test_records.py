@@ -12,18 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import shm
+from pipeline.layout import Field, Layout, Record
 from pipeline.records import (
     UNKNOWN_NS,
     AlertsRecord,
     ChannelRecord,
     ChannelState,
     ChildRecord,
-    Field,
-    Layout,
     NtpQuality,
     NtpRecord,
     NtpState,
-    Record,
 )
 
 HEADER = Path(__file__).parents[2] / "etc" / "grape_pipeline_shm.h"

@@ -28,6 +28,7 @@ class Layout:
         self.fields = table
         self.struct = struct.Struct("<" + "".join(f.code for f in table))
         self.size = self.struct.size
+        self.places = {f.name: place for place, f in enumerate(table)}
         self._text = tuple(i for i, f in enumerate(table) if f.code.endswith("s"))
         self._width = {i: int(table[i].code[:-1]) for i in self._text}
 
@@ -73,8 +74,11 @@ class Record(tuple[Any, ...]):
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed; TypeError for a name that is not a field."""
-        names = [f.name for f in self.LAYOUT.fields]
-        unknown = changes.keys() - set(names)
-        if unknown:
-            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        return tuple.__new__(type(self), [changes.get(name, value) for name, value in zip(names, self, strict=True)])
+        values, places = list(self), self.LAYOUT.places
+        try:
+            for name, value in changes.items():
+                values[places[name]] = value
+        except KeyError:
+            unknown = sorted(changes.keys() - places.keys())
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(unknown)}") from None
+        return tuple.__new__(type(self), values)

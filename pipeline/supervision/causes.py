@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 
-from pipeline.config import Config
+from pipeline.config import Channel, Config
 from pipeline.records import (
     FLAG_AGC,
     UNKNOWN_NS,
@@ -60,11 +60,12 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One channel: its place on the board, as supervisor and worker see it."""
+    """One channel: its place on the board, as supervisor and worker see it, and as it is meant to be."""
 
     index: int
     child: ChildRecord
     record: ChannelRecord
+    channel: Channel | None = None  # as it is configured, where that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _doubts(row: Row, s: Snapshot) -> Cause:
         return Level.WARN, "packets arrive, waiting for the clock"
     if r.backlog > 1:
         return Level.WARN, f"{_minutes(r.backlog)} wait to be written"
-    text = _lacking(row, s.now_ns) or _otherwise(row, s.config) or _labels(r, s.config)
+    text = _lacking(row, s.now_ns) or _otherwise(row) or _labels(r, s.config)
     return (Level.WARN, text) if text else FINE
 
 
@@ -217,10 +218,9 @@ def _labels(r: ChannelRecord, config: Config) -> str:
     return ""
 
 
-def _otherwise(row: Row, config: Config) -> str:
+def _otherwise(row: Row) -> str:
     """How radiod makes the stream, where that is not as configured or wanted; "" where it is."""
-    channel = next((c for c in config.enabled_channels if c.id == row.child.name), None)
-    r = row.record
+    channel, r = row.channel, row.record
     if channel is None or r.state != ChannelState.RECORDING:
         return ""
     if r.sample_rate_hz not in (0, channel.sample_rate_hz):

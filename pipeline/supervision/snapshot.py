@@ -20,7 +20,10 @@ _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 def records(board: Board, config: Config | None = None) -> Snapshot:
     """What shared memory alone says; taking it makes no system call."""
     supervisor, monitor, *workers = (cell.read() for cell in board.children)
-    rows = tuple(Row(i, child, board.channels[i].read()) for i, child in enumerate(workers) if child.name)
+    meant = {channel.id: channel for channel in config.enabled_channels} if config else {}
+    rows = tuple(
+        Row(i, child, board.channels[i].read(), meant.get(child.name)) for i, child in enumerate(workers) if child.name
+    )
     return Snapshot(
         instance=board.header.instance,
         now_ns=time.monotonic_ns(),

@@ -78,7 +78,7 @@ def test_no_cell_is_empty() -> None:
 def seen(child: dict[str, Any] | None = None, config: Config = CONFIG, **changes: Any) -> Snapshot:
     """An instance with one channel of which something is to be told."""
     made = row(1, **changes)
-    s = snapshot(replace(made, child=made.child.replace(name=WWV.id, **(child or {}))))
+    s = snapshot(replace(made, child=made.child.replace(name=WWV.id, **(child or {})), channel=WWV))
     return replace(s, config=replace(config, recorder=replace(config.recorder, data_dir=Path("/data"))))
 
 

@@ -38,6 +38,8 @@ COMPLETE_PCT = 99.99
 RECENT_FILE_S = 180.0
 # What is neither this stream nor RTP, of all that came within a minute.
 STRANGE_SHARE = 0.05
+# Of what was sent, lost on the way, before a file says so.
+LOST_SHARE = 0.01
 
 
 class Level(IntEnum):
@@ -203,6 +205,9 @@ def _lacking(row: Row, now_ns: int) -> str:
     recent = r.minutes_written > 1 and written is not None and written < RECENT_FILE_S
     if recent and r.completeness_pct < COMPLETE_PCT:
         return f"{(minute_text(r.last_minute_utc_s) or '')[11:16]}Z is {r.completeness_pct:.2f} % complete"
+    if child.packets_lost_1m > LOST_SHARE * (child.packets_lost_1m + child.packets_received_1m):
+        # Before the first whole minute is on disk, and when a network gets worse.
+        return f"{child.packets_lost_1m} packets did not come within a minute, {child.packets_received_1m} did"
     if r.minutes_dropped:
         return f"{_minutes(r.minutes_dropped)} had to be given up since the start"
     return ""

@@ -162,6 +162,15 @@ def test_cause_from_the_process(changes: dict[str, Any], level: Level, text: str
     assert channel_cause(s.rows[0], s) == (level, text)
 
 
+@pytest.mark.parametrize(
+    ("lost", "level", "text"),
+    [(30, Level.OK, ""), (31, Level.WARN, "31 packets did not come within a minute, 2970 did")],
+)
+def test_loss_is_told_before_a_file_lacks_it(lost: int, level: Level, text: str) -> None:
+    s = snapshot(child=WORKER.replace(packets_lost_1m=lost, packets_received_1m=2970))
+    assert channel_cause(s.rows[0], s) == (level, text)
+
+
 def test_waiting_for_the_first_packet_is_no_alarm_yet() -> None:
     s = snapshot(
         child=WORKER.replace(started_monotonic_ns=NOW - 20 * S),

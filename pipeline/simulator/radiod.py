@@ -27,6 +27,7 @@ from pipeline.simulator.wire import receiver, sender
 
 FRONTEND_TOP_HZ = float(INPUT_RATE_HZ)
 _COMMANDS_PER_PASS = 100
+_LONGEST_PASS_NS = 50_000_000
 _NOISE_BANDWIDTH_DB = 42.0  # 10 log10 of 16 kHz
 
 Spans = tuple[tuple[float, float], ...]
@@ -73,14 +74,18 @@ class Radiod:
         return self._block_due_ns if delayed is None else min(delayed, self._block_due_ns)
 
     def run_due(self, now_ns: int) -> None:
-        """Send everything that is due by `now_ns`, overdue blocks in a burst."""
-        while not self._halted and self._block_due_ns <= now_ns:
+        """Send everything that is due by `now_ns`, overdue blocks in a burst.
+
+        Returns with the rest still due if that takes too long: who cannot keep up must still be able to stop.
+        """
+        enough_ns = self._run.clock.now_ns() + _LONGEST_PASS_NS
+        while not self._halted and self._block_due_ns <= now_ns and self._run.clock.now_ns() < enough_ns:
             self._send_delayed(self._block_due_ns)
             self._run_block()
             self._block += 1
             self._wait_for_frontend()
             self._block_due_ns = self._send_time()
-        self._send_delayed(now_ns)
+        self._send_delayed(now_ns if self._halted else min(now_ns, self._block_due_ns))
 
     def halt(self, reason: str) -> None:
         """Make no more blocks and hear no more commands; what is in flight still arrives."""

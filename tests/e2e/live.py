@@ -104,7 +104,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(config: Path, folder: Path) -> Iterator[tuple[Program, subprocess.Popen[bytes]]]:
+def running(config: Path, folder: Path, deadline_s: float = 20.0) -> Iterator[tuple[Program, subprocess.Popen[bytes]]]:
     """`start` in the foreground, ready when every channel has taken a packet; killed at the end if still there."""
     environment = environment_of(folder)
     program = Program(config, folder / "data", folder / "log", environment)
@@ -113,7 +113,9 @@ def running(config: Path, folder: Path) -> Iterator[tuple[Program, subprocess.Po
             [sys.executable, "-m", "pipeline", "start", "-c", str(config)], stdout=log, stderr=log, env=environment
         )
         try:
-            wait_for(lambda: "supervisor pid" in program.log.read_text() or child.poll() is not None, 20, "the start")
+            wait_for(
+                lambda: "supervisor pid" in program.log.read_text() or child.poll() is not None, deadline_s, "the start"
+            )
             assert child.poll() is None, program.log.read_text()
             yield program, child
         finally:

@@ -110,7 +110,7 @@ def run(plan: Plan, folder: Path, seed: int) -> int:
         begin = time.monotonic()
         end = begin + length_s
         config = write_config(names, ready, channels, folder, grace_s=3.0)
-        with running(config, folder) as (program, child):
+        with running(config, folder, START_S) as (program, child):
             board = Board.open(names.instance)
             wait_for(lambda: hearing(board, len(channels)), START_S, "packets on every channel")
             joined_s = time.monotonic() - begin + 1

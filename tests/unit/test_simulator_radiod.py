@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -389,6 +390,19 @@ def test_stalled_sender_catches_up_in_a_burst(bench: Open) -> None:
     burst = [p for p in b.rtp if 1_900_000_000 <= p.at_ns < 1_920_000_000]
     assert len(burst) >= 20
     assert not [p for p in b.rtp if 1_500_000_000 < p.at_ns < 1_895_000_000]
+
+
+def test_machine_that_cannot_keep_up_does_not_keep_it_from_stopping(bench: Open) -> None:
+    b = bench()
+    looks = count(b.now_ns, 10_000_000)  # each look at the clock is 10 ms after the one before
+    b.run.clock = replace(b.clock, now_ns=lambda: next(looks))
+    b.now_ns += 10_000_000_000
+    b.radiod.run_due(b.now_ns)
+    b._hear()
+    assert 0 < len(b.rtp) < 10
+    assert b.radiod.due_ns is not None and b.radiod.due_ns < b.now_ns
+    b.radiod.halt("stop")
+    assert b.truth().rtp_next(0) == (b.rtp[-1].ts + 320) % TIMESTAMPS
 
 
 def test_stalled_front_end_makes_no_samples_and_the_truth_says_so(bench: Open) -> None:

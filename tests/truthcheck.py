@@ -226,14 +226,14 @@ def _check_samples(
 def _check_covered(truth: Truth, timeline: Timeline, ranges: list[tuple[int, int]], joined: int) -> list[str]:
     """The files' segments cover the timeline without a hole up to what the simulator last said, or its end."""
     reach = min([joined, *(begin for begin, _ in ranges)])
-    for begin, end in sorted(ranges):
-        if begin > reach and not _kept_back(truth, timeline, reach, begin):
-            return [f"timeline {timeline.number}: frames {reach} to {begin} are in no file"]
-        reach = max(reach, end)
     sent = truth.rtp_next(timeline.number)
-    end = reach if sent is None else timeline.frame(sent)
-    if end > reach and not _kept_back(truth, timeline, reach, end):
-        return [f"timeline {timeline.number}: frames {reach} to {end} are in no file"]
+    # A file's extra samples may lie beyond it: the minute of a stream that ended is cut when its time is over.
+    last = max((end for _, end in ranges), default=reach) if sent is None else timeline.frame(sent)
+    for begin, end in [*sorted(ranges), (last, last)]:
+        hole = min(begin, last)
+        if hole > reach and not _kept_back(truth, timeline, reach, hole):
+            return [f"timeline {timeline.number}: frames {reach} to {hole} are in no file"]
+        reach = max(reach, end)
     return []
 
 

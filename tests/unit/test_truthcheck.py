@@ -1,4 +1,4 @@
-"""The judge of labels: what a simulator says of itself excuses a label, and nothing else does."""
+"""The judge of what was recorded: it finds holes, and what a simulator says of its own lateness alone excuses a label."""
 
 from __future__ import annotations
 
@@ -72,3 +72,20 @@ def test_a_label_is_excused_by_the_lateness_of_every_pair_alone(
 
 def test_overdue_packets_are_told_of_in_order() -> None:
     assert overdue_ms(truth({1: 6, 2: 1})) == [0.5, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "hole"),
+    [
+        ([(0, 600), (600, 1000)], ""),
+        ([(0, 600), (700, 1000)], "frames 600 to 700"),
+        ([(0, 600)], "frames 600 to 1000"),
+        ([(0, 1000), (1300, 1400)], ""),  # samples that nobody sent
+        ([(0, 900), (1300, 1400)], "frames 900 to 1000"),
+        ([], "frames 0 to 1000"),
+    ],
+)
+def test_what_was_sent_is_covered_up_to_its_end(ranges: list[tuple[int, int]], hole: str) -> None:
+    sent = Truth({}, (LINE,), ({"kind": "removed", "timeline": 3, "ssrc": 7, "rtp_next": 1000},))
+    found = truthcheck._check_covered(sent, LINE, ranges, 0)
+    assert [hole in text for text in found] == ([True] if hole else [])

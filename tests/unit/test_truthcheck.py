@@ -1,4 +1,4 @@
-"""The judge of what was recorded: it finds holes, and what a simulator says of its own lateness alone excuses a label."""
+"""The judge of what was recorded: it finds holes, and a simulator's own lateness alone excuses a label."""
 
 from __future__ import annotations
 

@@ -84,9 +84,13 @@ def part_path(data_dir: Path, channel: Channel, utc_ns: int, rate_hz: int, numbe
     return data_dir / PARTS / channel.id / name
 
 
-def samples_of(runs: list[Run], count: int) -> npt.NDArray[np.complex64]:
-    """Decode runs into `count` complex64 samples, zero where nothing was received."""
-    iq = np.zeros(count, np.complex64)
+def samples_of(runs: list[Run], count: int, room: npt.NDArray[np.complex64] | None = None) -> npt.NDArray[np.complex64]:
+    """Decode runs into `count` complex64 samples, zero where nothing was received; in `room` if it has that size."""
+    if room is not None and len(room) == count:
+        iq = room
+        iq.fill(0)
+    else:
+        iq = np.zeros(count, np.complex64)
     for run in runs:
         decode(run.payload, run.encoding, iq[run.index : run.index + run.frames])
     return iq
@@ -100,12 +104,18 @@ def int16_of(runs: list[Run], count: int) -> npt.NDArray[np.int16]:
     return pairs
 
 
-def build(minute: Minute, context: Context, tail: Tail | None = None) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of the file of one minute, decoded; `tail` is of the channel's minute before it, if there is one."""
+def build(
+    minute: Minute, context: Context, tail: Tail | None = None, room: npt.NDArray[np.complex64] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of the file of one minute, decoded; `tail` is of the channel's minute before it, if there is one.
+
+    The samples come to lie in `room` if it is as long as they are.
+    """
     arrays: dict[str, Any] = {}
-    arrays.update(_samples(minute, context.storage))
+    iq = samples_of(minute.runs, minute.samples, room)
+    arrays.update(_samples(minute, context.storage, iq))
     arrays.update(_legacy(minute, context))
-    tones = hear(minute, context.channel, decoded(arrays), tail)
+    tones = hear(minute, context.channel, iq, tail)
     label_ns = minute.anchor.utc_at(minute.first_timestamp) - minute.utc_ns
     arrays.update(tone_keys(tones, label_ns, position_of(context.station)))
     arrays.update(_timing(minute))
@@ -127,11 +137,11 @@ def _array(value: Any) -> npt.NDArray[Any]:
     return np.asarray(value, np.int64 if whole else None)
 
 
-def _samples(minute: Minute, storage: str) -> dict[str, Any]:
+def _samples(minute: Minute, storage: str, iq: npt.NDArray[np.complex64]) -> dict[str, Any]:
     extra = samples_of(minute.extra, minute.extra_samples)
     if storage == "int16" and all(is_s16(run.encoding) for run in minute.runs):
         return {"iq_int16": int16_of(minute.runs, minute.samples), "iq_scale": S16_SCALE, "iq_extra": extra}
-    return {"iq": samples_of(minute.runs, minute.samples), "iq_extra": extra}
+    return {"iq": iq, "iq_extra": extra}
 
 
 def decoded(arrays: Mapping[str, Any]) -> npt.NDArray[np.complex64]:

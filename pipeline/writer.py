@@ -34,6 +34,9 @@ from pipeline.tonekeys import Tail, onset_of, tail_of
 log = logging.getLogger(__name__)
 
 MAX_PARTS = 100
+# A minute of so many samples (16 kHz and a little more) is decoded into memory that is kept for the next one: asked of
+# the system anew each time, it takes longer to come by than the samples to decode, in a virtual machine above all.
+MOST_KEPT = 1 << 20
 # Looking through a folder of weeks costs some 10 ms; what becomes too old does so once a day.
 SWEEP_S = 3600
 # What makes two files of one minute the same one.
@@ -81,6 +84,7 @@ class Writer:
         self._fault: BaseException | None = None
         # Of the minute written last: a tone may begin before its minute's first sample.
         self._tail: Tail | None = None
+        self._room = np.empty(0, np.complex64)
 
     @property
     def busy(self) -> bool:
@@ -120,10 +124,11 @@ class Writer:
         size, free = 0, UNKNOWN_NS
         try:
             self._tidy(cut, contexts)
-            tail, built = self._tail, []
+            tail = self._tail
+            built: list[tuple[Minute, dict[str, npt.NDArray[Any]]]] = []
             for minute, context in zip(cut.minutes, contexts, strict=True):
                 self._check_space(self._recorder.data_dir)
-                arrays = build(minute, context, tail)
+                arrays = build(minute, context, tail, None if built else self._room_for(minute.samples))
                 tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
                 built.append((minute, arrays))
                 onset = onset_of(minute, arrays, context.station)
@@ -144,6 +149,11 @@ class Writer:
             self._fault = failure
         self._result = Written(cut, tuple(paths), error, time.monotonic() - begin, tuple(onsets), size, free)
         self._wake()
+
+    def _room_for(self, samples: int) -> npt.NDArray[np.complex64]:
+        if samples <= MOST_KEPT and samples != len(self._room):
+            self._room = np.empty(samples, np.complex64)
+        return self._room
 
     def _tidy(self, cut: Cut, contexts: list[Context]) -> None:
         """Remove what a crash left unfinished and what is too old; a disk that refuses is no reason not to write."""

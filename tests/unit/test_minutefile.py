@@ -252,6 +252,15 @@ def test_extra_samples_are_those_after_the_last() -> None:
     np.testing.assert_array_equal(samples_of([], 3), np.zeros(3))
 
 
+def test_nothing_of_the_minute_before_is_left_in_memory_that_is_used_again() -> None:
+    [minute] = one_cut(n for n in range(PACKETS) if n % 7).minutes
+    room = np.full(SAMPLES, 9, np.complex64)
+    found = build(minute, context(minute), room=room)["iq"]
+    assert np.shares_memory(found, room)
+    np.testing.assert_array_equal(found, build(minute, context(minute))["iq"])
+    assert not np.shares_memory(build(minute, context(minute), room=room[1:])["iq"], room)
+
+
 # -- time --
 
 

@@ -1,11 +1,13 @@
 """What a channel-minute costs from the socket to the file, live, beside what libraries take for its file alone.
 
     python -m tests.bench.bench_channel [--minutes N] [--channels N] [--encoding S16BE] [--rate HZ]
+                                        [--default-buffer] [--rows]
 
 Nine channels by default, since processes that share a core find each other's caches. CPU time is the kernel's
 account of whole processes (CLOCK_PROCESS_CPUTIME_ID, nanoseconds, threads that ended included; what
-/proc/PID/stat says is sampled by the tick and misleads). The peers' figures are CPU times, too: medians of
-repeats that take turns.
+/proc/PID/stat says is sampled by the tick and misleads). The files' figures are medians of repeats that take
+turns. `--default-buffer` gives the sockets what net.core.rmem_default gives them when nothing is configured;
+`--rows`: for `python -m tests.bench`.
 """
 
 from __future__ import annotations
@@ -33,10 +35,12 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 import numpy as np  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
-from bench.timed_program import TURN  # noqa: E402
+from bench.figures import Row, clock, cpu_of, print_rows  # noqa: E402
+from bench.timed_program import DEFAULT_BUFFER, TURN  # noqa: E402
 from e2e.live import environment_of, spec, write_config  # noqa: E402
 from helpers import REPOSITORY, Names, new_names, wait_for  # noqa: E402
 from pipeline import npz  # noqa: E402
+from pipeline.config import Recorder  # noqa: E402
 from pipeline.shm import Board, SharedMemoryError  # noqa: E402
 from pipeline.simulator.spec import WWV_CHU, ChannelSpec  # noqa: E402
 from pipeline.simulator.station import Ready, running_simulator  # noqa: E402
@@ -44,13 +48,9 @@ from pipeline.simulator.station import Ready, running_simulator  # noqa: E402
 REPEATS = 5
 KILLS = 10
 RATE = 16_000
+PEER = "np.savez_compressed"
 # A worker that has written two minutes has all that it will ever have.
 SETTLED_MINUTES = 1
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time of a process with all its threads, also those that have ended (Linux posix-timers.h, CPUCLOCK_SCHED)."""
-    return time.clock_gettime((~pid << 3) | 2)
 
 
 def private_mb(pid: int) -> float:
@@ -74,8 +74,9 @@ class Instance:
 
 
 @contextlib.contextmanager
-def running(config: Path, folder: Path, names: Names) -> Iterator[Instance]:
+def running(config: Path, folder: Path, names: Names, default_buffer: bool) -> Iterator[Instance]:
     """The program with timed workers; ended with SIGTERM."""
+    environment = environment_of(folder) | ({DEFAULT_BUFFER: "1"} if default_buffer else {})
     command = [
         sys.executable,
         str(REPOSITORY / "tests/bench/timed_program.py"),
@@ -86,7 +87,7 @@ def running(config: Path, folder: Path, names: Names) -> Iterator[Instance]:
     ]
     with (folder / "log").open("wb") as log:
         began = time.monotonic()
-        child = subprocess.Popen(command, stdout=log, stderr=log, env=environment_of(folder))
+        child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             yield Instance(wait_for(lambda: board_of(names), 30, "the start"), child, began)
         finally:
@@ -138,6 +139,7 @@ class Costs:
     write_s: list[float]
     age_s: float
     writing_age_s: float
+    later_s: float
     fill: float
     supervisor: float
     simulator: float
@@ -149,17 +151,17 @@ def window(instance: Instance, station: Ready, minutes: int, channels: int) -> t
     who = pids(instance.board)
     supervisor = instance.child.pid
     clocks = [*who.values(), supervisor, station.pid]
-    before, begin = {pid: cpu_s(pid) for pid in clocks}, time.monotonic()
+    before, begin = {pid: cpu_of(pid) for pid in clocks}, time.monotonic()
     memory: list[float] = []
     while time.monotonic() < begin + 60 * minutes:
         time.sleep(2.0)
         memory += map(private_mb, who.values())
     end = time.monotonic()
     per = channels * (end - begin) / 60
-    used = {pid: cpu_s(pid) - before[pid] for pid in clocks}
+    used = {pid: cpu_of(pid) - before[pid] for pid in clocks}
     whole = sum(used[pid] for pid in who.values()) / per
     return begin, end, Costs(
-        whole, {}, sorted(memory), [], 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
+        whole, {}, sorted(memory), [], 0.0, 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
     )  # fmt: skip
 
 
@@ -181,6 +183,8 @@ def with_parts(costs: Costs, folder: Path, begin: float, end: float) -> Costs:
     writing = column["writing"] > 0
     costs.age_s = float(np.quantile(column["age"][~writing], 0.99))
     costs.writing_age_s = float(column["age"][writing].max(initial=0.0))
+    # Beyond what the rhythm alone makes them: the oldest packet of other wake-ups, a few late ones left out.
+    costs.later_s = max(0.0, costs.writing_age_s - costs.age_s)
     costs.fill, costs.wakeups = float(column["fill"].max()), len(turns) / per
     return costs
 
@@ -213,28 +217,32 @@ def signals() -> dict[str, Any]:
     }
 
 
-def files(values: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, float, float]]:
-    """(signal, way, CPU s, MB) of one minute's file."""
+def files(values: dict[str, Any], folder: Path) -> Iterator[tuple[str, str, tuple[float, float], float]]:
+    """(signal, way, CPU and wall s, MB) of one minute's file, by default settings."""
+    level = Recorder().compression_level
+    read = clock()
     for kind, iq in signals().items():
         floats, pairs = (arrays_like(values, iq, storage) for storage in ("complex64", "int16"))
         ways: dict[str, Callable[[Path], object]] = {
-            "np.savez_compressed": lambda path, a=floats: np.savez_compressed(path, **a),
+            PEER: lambda path, a=floats: np.savez_compressed(path, **a),
             "np.savez": lambda path, a=floats: np.savez(path, **a),
-            "ours": lambda path, a=floats: npz.write(path, a, 2),
-            "ours, int16": lambda path, a=pairs: npz.write(path, a, 2),
+            "ours": lambda path, a=floats: npz.write(path, a, level),
+            "ours, int16": lambda path, a=pairs: npz.write(path, a, level),
         }
-        used: dict[str, list[float]] = {way: [] for way in ways}
+        used: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         sizes = {}
         for _ in range(REPEATS):
             for way, write in ways.items():
                 path = folder / "minute.npz"
-                begin = time.process_time()
+                begin = read()
                 write(path)
-                used[way].append(time.process_time() - begin)
+                end = read()
+                used[way].append((end[0] - begin[0], end[1] - begin[1]))
                 sizes[way] = path.stat().st_size / 1e6
                 path.unlink()
         for way in ways:
-            yield kind, way, statistics.median(used[way]), sizes[way]
+            cpu, wall = (statistics.median(column) for column in zip(*used[way], strict=True))
+            yield kind, way, (cpu, wall), sizes[way]
 
 
 def made_up(count: int, rate: int, encoding: str) -> tuple[ChannelSpec, ...]:
@@ -243,13 +251,15 @@ def made_up(count: int, rate: int, encoding: str) -> tuple[ChannelSpec, ...]:
     return tuple(ChannelSpec(name, hz, sample_rate_hz=rate, encoding=encoding) for name, hz in named[:count])
 
 
-def live(minutes: int, channels: tuple[ChannelSpec, ...], folder: Path) -> tuple[Costs, float, list[float]]:
+def live(
+    minutes: int, channels: tuple[ChannelSpec, ...], folder: Path, default_buffer: bool = False
+) -> tuple[Costs, float, list[float]]:
     """Costs, s from the start to the last channel's first packet, s from kills to packets."""
     names, chance = new_names(), random.Random(1)
     # Synthesis of real signals would take the machine; a counter's minutes deflate no better than noise.
     with running_simulator(spec(names, channels, folder / "truth")) as ready:
         config = write_config(names, ready, channels, folder)
-        with running(config, folder, names) as instance:
+        with running(config, folder, names, default_buffer) as instance:
             started = start_s(instance, len(channels))
             time.sleep(60 * SETTLED_MINUTES)
             begin, end, costs = window(instance, ready, minutes, len(channels))
@@ -274,10 +284,71 @@ def report(costs: Costs, started: float, gone: list[float]) -> None:
     print(f"private memory (USS), MB     {statistics.median(memory):7.1f}   most, during a write, {memory[-1]:.1f}")
     print(f"a write takes, s             {statistics.median(costs.write_s):7.3f}   most {costs.write_s[-1]:.3f}")
     print(f"oldest packet queued, s      {costs.age_s:7.3f}   during a write at most {costs.writing_age_s:.3f}")
+    print(f"later during a write, ms     {1e3 * costs.later_s:7.1f}")
     print(f"receive buffer used at most  {100 * costs.fill:7.1f} %")
     print(f"start to every first packet, s {started:5.2f}")
     if gone:
         print(f"SIGKILL to the next packet, s {statistics.median(gone):6.3f}   most {max(gone):.3f}")
+
+
+WANTED_SIZE = {
+    ("noise", "ours"): "at most 1.05", ("carrier 1.3 Hz off", "ours"): "at most 1.2",
+    ("carrier 1 kHz off", "ours"): "at most 1.2",
+}  # fmt: skip
+INT16_WANTED = "at most 0.75"
+
+
+def rows_of_files(found: list[tuple[str, str, tuple[float, float], float]]) -> Iterator[Row]:
+    """Ours, as complex64 and as int16, beside numpy's."""
+    of = {(kind, way): (costs, size) for kind, way, costs, size in found}
+    for kind in dict.fromkeys(kind for kind, _ in of):
+        for way, peer in (("ours", PEER), ("ours", "np.savez"), ("ours, int16", PEER)):
+            what = f"a minute's file, {kind}{way.removeprefix('ours')}"
+            (mine, mine_mb), (theirs, theirs_mb) = of[kind, way], of[kind, peer]
+            yield Row(what, "ms", [s * 1e3 for s in mine], peer, [s * 1e3 for s in theirs])
+            wanted = "" if peer != PEER else INT16_WANTED if "int16" in way else WANTED_SIZE[kind, way]
+            yield Row(f"{what}: size", "MB", [mine_mb], peer, [theirs_mb], wanted=wanted)
+
+
+def rows_of_live(costs: Costs, started: float, gone: list[float], title: str) -> Iterator[Row]:
+    """What the live part says, beside nobody."""
+    yield Row(f"{title}: CPU a channel-minute", "ms", [costs.whole * 1e3], wanted="at most 60")
+    for name, cost in costs.parts.items():
+        yield Row(f"- {name}", "ms", [cost * 1e3])
+    yield Row("- wake-ups", "", [costs.wakeups])
+    yield Row("supervisor, a channel-minute", "ms", [costs.supervisor * 1e3])
+    yield Row("a worker's own memory (USS)", "MB", [statistics.median(costs.memory_mb)], wanted="at most 25")
+    yield Row("- most, during a write", "MB", [costs.memory_mb[-1]], wanted="at most 25")
+    yield Row("a write, from start to name on disk", "ms", [statistics.median(costs.write_s) * 1e3])
+    yield Row("- longest", "ms", [costs.write_s[-1] * 1e3], wanted="at most 500")
+    yield Row("receiving later during a write, by", "ms", [costs.later_s * 1e3], wanted="at most 20")
+    yield Row("receive buffer used at most", "%", [100 * costs.fill], wanted="at most 50")
+    yield Row("start to every first packet", "s", [started], wanted="less than 1.5")
+    if gone:
+        yield Row("SIGKILL to the next packet placed", "ms", [statistics.median(gone) * 1e3], wanted="less than 300")
+        yield Row("- longest", "ms", [max(gone) * 1e3], wanted="less than 300")
+
+
+def rows(options: argparse.Namespace, channels: tuple[ChannelSpec, ...], folder: Path) -> Iterator[Row]:
+    """All for `python -m tests.bench`: with our receive buffer, with the system's, and the files."""
+    title = f"{len(channels)} live channels of {options.rate / 1e3:g} kHz {options.encoding}"
+    for default_buffer in (False, True):
+        place = folder / f"{default_buffer}"
+        place.mkdir()
+        costs, started, gone = live(options.minutes, channels, place, default_buffer)
+        if default_buffer:
+            yield Row("with the system's receive buffer: CPU", "ms", [costs.whole * 1e3])
+            yield Row("- wake-ups", "", [costs.wakeups])
+            yield Row("- receiving later during a write, by", "ms", [costs.later_s * 1e3], wanted="at most 20")
+            yield Row("- receive buffer used at most", "%", [100 * costs.fill], wanted="at most 50")
+        else:
+            yield from rows_of_live(costs, started, gone, title)
+    yield from rows_of_files(list(files(largest(folder / "False"), folder)))
+
+
+def largest(folder: Path) -> dict[str, Any]:
+    """A whole minute's file."""
+    return npz.read(max((folder / "data" / "archives").rglob("*.npz"), key=lambda path: path.stat().st_size))
 
 
 def main() -> int:
@@ -287,19 +358,24 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=9)
     parser.add_argument("--encoding", default="S16BE")
     parser.add_argument("--rate", type=int, default=RATE)
+    parser.add_argument("--default-buffer", action="store_true")
+    parser.add_argument("--rows", action="store_true")
     options = parser.parse_args()
-    print(f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     channels = made_up(options.channels, options.rate, options.encoding)
+    if options.rows:
+        with tempfile.TemporaryDirectory() as made:
+            print_rows(rows(options, channels, Path(made)))
+        return 0
+    print(f"{platform.node()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        costs, started, gone = live(options.minutes, channels, folder)
+        costs, started, gone = live(options.minutes, channels, folder, options.default_buffer)
         print(f"{len(channels)} channels, {options.rate} Hz {options.encoding}, {options.minutes} minutes")
         report(costs, started, gone)
-        minute = npz.read(max((folder / "data" / "archives").rglob("*.npz"), key=lambda path: path.stat().st_size))
         print(f"\n{'a minute of ' + str(RATE) + ' Hz':20} {'written by':20} {'CPU s':>8} {'x':>7} {'MB':>7} {'x':>6}")
         peer = (1.0, 1.0)
-        for kind, way, cpu, size in files(minute, folder):
-            peer = (cpu, size) if way == "np.savez_compressed" else peer
+        for kind, way, (cpu, _), size in files(largest(folder), folder):
+            peer = (cpu, size) if way == PEER else peer
             print(f"{kind:20} {way:20} {cpu:8.4f} {cpu / peer[0]:7.3f} {size:7.2f} {size / peer[1]:6.2f}")
     return 0
 

@@ -1,6 +1,6 @@
 """What one packet costs the kernel, by the number of channels: all in one group, or each in a group of its own.
 
-    python -m tests.bench.bench_group
+    python -m tests.bench.bench_group [--rows]
 
 radiod sends the channels of a section to one group, so every packet is offered to every channel's socket, whose
 filter refuses what is another channel's. On loopback the sender pays for that; on a network card the kernel's softirq.
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
+from bench.figures import Row, print_rows
 from helpers import Names, new_names
 from pipeline.config import Channel, Radiod
 from pipeline.sockets import open_channel, sender
@@ -48,7 +49,17 @@ def packet_us(names: list[Names], joined: int) -> float:
 
 
 def main() -> None:
-    """Print the table; cores are those of 50 packets a second and channel."""
+    """Print the table; cores are those of 50 packets a second and channel. `--rows`: for `python -m tests.bench`."""
+    if "--rows" in sys.argv[1:]:
+        print_rows(
+            Row(
+                f"the kernel's share of a packet, {joined} channels, a group each", "us",
+                [packet_us([new_names() for _ in range(joined)], joined)], "one group",
+                [packet_us([new_names()], joined)],
+            )
+            for joined in CHANNELS[:-1]
+        )  # fmt: skip
+        return
     print(f"{'channels':>8} {'one group: us a packet':>24} {'cores':>6} {'a group each: us a packet':>28} {'cores':>6}")
     for joined in CHANNELS:
         row = [packet_us([new_names() for _ in range(groups)], joined) for groups in (1, joined)]

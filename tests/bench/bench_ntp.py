@@ -1,9 +1,10 @@
 """Ten servers of 20 to 60 ms on loopback: ntplib one after the other, ntplib in threads, ours; in one run.
 
-    python -m tests.bench.bench_ntp [--uncertainty]
+    python -m tests.bench.bench_ntp [--uncertainty] [--rows]
 
 Rounds interleave the three, since a shared machine's speed drifts; figures are medians. All have a
-timeout of two seconds. `--uncertainty` checks the published bound on random sets of servers instead.
+timeout of two seconds. `--uncertainty` checks the published bound on random sets of servers instead; `--rows`: for
+`python -m tests.bench`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pipeline.simulator.ntp import running_farm
 from pipeline.simulator.spec import NtpServerSpec
 
 sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
+from bench.figures import Row, print_rows
 from ntp_sets import KINDS, USUAL, WORST, random_set
 
 SERVERS = 10
@@ -178,6 +180,17 @@ def rounds() -> None:
             print(f"{name:50}{statistics.median(ordered):8.1f}{p99:10.1f}{ordered[-1]:10.1f}")
 
 
+def rows_of_rounds() -> Iterator[Row]:
+    """For `python -m tests.bench`: to the first verdict, beside ntplib in both ways."""
+    for dead in (0, 2):
+        found = times_s(dead)
+        what = "ten NTP servers, to a verdict" + (f", {dead} of them dead" if dead else "")
+        mine = found["ours, to the first verdict"]
+        for peer in ("ntplib, one after the other", "ntplib, ten threads"):
+            yield Row(what, "ms", [s * 1e3 for s in reversed(mine)], peer, [s * 1e3 for s in reversed(found[peer])])
+    yield Row("- a round of a monitor that runs", "ms", [monitor_cpu_s() * 1e3])
+
+
 def uncertainty() -> None:
     """How often the truth lies outside of what could be published, and how wide that is."""
     print(f"{SETS} sets of 3 to 12 servers each, less than half of them liars: % outside, median ms")
@@ -202,6 +215,9 @@ def uncertainty() -> None:
 
 def main() -> None:
     """Print the tables."""
+    if "--rows" in sys.argv[1:]:
+        print_rows(rows_of_rounds())
+        return
     print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
     if "--uncertainty" in sys.argv[1:]:
         uncertainty()

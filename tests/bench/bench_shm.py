@@ -1,8 +1,9 @@
 """What a look at the NTP state costs, ours beside the usual ways, in one run on one machine.
 
-    python -m tests.bench.bench_shm [--torn]
+    python -m tests.bench.bench_shm [--torn] [--rows]
 
-Every row is the median of rounds that interleave all rows, since a shared machine's speed drifts.
+Every row is the median of rounds that interleave all rows, since a shared machine's speed drifts. CPU time is that of
+all processes that have a part in it, a manager's or a server's too. `--rows`: for `python -m tests.bench`.
 `--torn` adds the long forms of tests/process/test_shm_live.py: 10 million reads beside a writer at
 full speed, 1000 killed writers.
 """
@@ -29,6 +30,9 @@ from typing import Any
 from pipeline.records import NtpRecord, NtpState
 from pipeline.shm import Board
 
+sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
+from bench.figures import Row, clock, print_rows
+
 ROOT = Path(__file__).parents[2]
 ROUNDS = 25
 RECORD = NtpRecord(
@@ -39,27 +43,38 @@ RECORD = NtpRecord(
 BARE = struct.Struct("<8d")
 
 
-def costs_ns(looks: dict[str, Callable[[], Any]], about_s: float = 0.02) -> dict[str, list[float]]:
-    """Durations of one call in ns, one a round, the rows in turn."""
+Costs = dict[str, list[tuple[float, float]]]
+
+
+def costs_ns(looks: dict[str, Callable[[], Any]], servers: dict[str, int], about_s: float = 0.02) -> Costs:
+    """(CPU, wall) of one call in ns, one a round, the looks in turn; `servers` are the pids that answer some."""
     counts = {}
     for name, look in looks.items():
         begin = time.perf_counter_ns()
         look()
         look()
         counts[name] = max(1, min(50_000, round(about_s * 2e9 / (time.perf_counter_ns() - begin + 1))))
-    found: dict[str, list[float]] = {name: [] for name in looks}
+    found: Costs = {name: [] for name in looks}
     for _ in range(ROUNDS):
         for name, look in looks.items():
-            begin = time.perf_counter_ns()
+            read = clock([servers[name]] if name in servers else [])
+            begin_cpu, begin_wall = read()
             for _ in range(counts[name]):
                 look()
-            found[name].append((time.perf_counter_ns() - begin) / counts[name])
+            cpu, wall = read()
+            found[name].append(((cpu - begin_cpu) / counts[name] * 1e9, (wall - begin_wall) / counts[name] * 1e9))
     return found
 
 
-def ratio(costs: list[float], reference: list[float]) -> float:
-    """Median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(costs, reference, strict=True))
+def medians(costs: list[tuple[float, float]]) -> list[float]:
+    """Of CPU and wall."""
+    return [statistics.median(column) for column in zip(*costs, strict=True)]
+
+
+def ratios(costs: list[tuple[float, float]], reference: list[tuple[float, float]]) -> list[float]:
+    """Medians of the rounds' ratios, CPU and wall."""
+    rounds = [(a[0] / b[0], a[1] / b[1]) for a, b in zip(costs, reference, strict=True)]
+    return medians(rounds)
 
 
 def serve(path: str, payload: bytes) -> None:
@@ -72,8 +87,8 @@ def serve(path: str, payload: bytes) -> None:
             peer.sendall(payload)
 
 
-def peers(folder: Path, close: list[Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
-    """The usual ways to hand a record to another process (or thread)."""
+def peers(folder: Path, close: list[Callable[[], Any]], servers: dict[str, int]) -> dict[str, Callable[[], Any]]:
+    """The usual ways to hand a record to another process (or thread); `servers` gets the pids that answer."""
     as_dict = RECORD._asdict()
     text = json.dumps(as_dict).encode()
     lock = threading.Lock()
@@ -107,6 +122,7 @@ def peers(folder: Path, close: list[Callable[[], Any]]) -> dict[str, Callable[[]
         client.sendall(b"?")
         return json.loads(client.recv(4096))
 
+    servers |= {"Unix socket + JSON": server.pid or 0, "multiprocessing.Manager dict": manager._process.pid}
     found: dict[str, Callable[[], Any]] = {
         "threading.Lock + dict (one process)": lock_and_dict,
         "multiprocessing.Array + lock": array_and_lock,
@@ -170,6 +186,49 @@ def beside_a_writer(board: Board) -> list[tuple[str, float, float]]:
     return rows
 
 
+BARE_WAY, UNCHANGED, NEW = (
+    "bare 64-byte copy + unpack", "ntp.read(): validated record, unchanged", "ntp.read(): validated record, new",
+)  # fmt: skip
+WANTED = {
+    BARE_WAY: "at most 2.5", "multiprocessing.Manager dict": "at most 0.02",
+    "chronyc subprocess (no daemon)": "at most 0.0005",
+}  # fmt: skip
+
+
+def rows_of(costs: Costs, beside: list[tuple[str, float, float]]) -> list[Row]:
+    """The rows for `python -m tests.bench`."""
+    others = [name for name in costs if name == BARE_WAY or not name.startswith(("Cell", "ntp.", "the same"))]
+
+    def row(what: str, ours: str, peer: str, wanted: str) -> Row:
+        us = [[value / 1e3 for value in medians(costs[way])] for way in (ours, peer)]
+        return Row(what, "us", us[0], peer, us[1], ratios(costs[ours], costs[peer]), wanted)
+
+    found = [row("a look at the NTP state", UNCHANGED, peer, WANTED.get(peer, "")) for peer in others]
+    found.append(row("a look at a state that is new", NEW, BARE_WAY, ""))
+    return found + [
+        Row(
+            f"- {name} beside a writer at full speed",
+            "million/s",
+            [rate / 1e6],
+            wanted="at least 1" if name == "ntp.read()" else "",
+        )
+        for name, rate, _ in beside
+    ]
+
+
+def report(costs: Costs, beside: list[tuple[str, float, float]]) -> None:
+    """The tables for people."""
+    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    print(f"{'':42} {'ns a look, CPU':>14} {'wall':>12} {'of bare':>10} {'of ntp.read()':>14}")
+    for name, cost in costs.items():
+        cpu, wall = medians(cost)
+        of_bare, of_ours = (ratios(cost, costs[other])[1] for other in (BARE_WAY, UNCHANGED))
+        print(f"{name:42} {cpu:14,.0f} {wall:12,.0f} {of_bare:10.2f} {of_ours:14.2f}")
+    print("beside a writer at full speed, both on processors of their own:")
+    for name, rate, writes in beside:
+        print(f"{name:42} {rate / 1e6:.2f} million reads/s, {writes / 1e6:.2f} million records/s written")
+
+
 def main() -> None:
     """Print the table."""
     board = Board.create(f"bench-{os.getpid()}", os.getpid(), 0, 0)
@@ -177,19 +236,17 @@ def main() -> None:
     try:
         board.ntp.write(RECORD)
         with tempfile.TemporaryDirectory() as folder:
-            rows = {**ours(board), **peers(Path(folder), close)}
-            costs = costs_ns(rows)
-        bare, snapshot = costs["bare 64-byte copy + unpack"], costs["ntp.read(): validated record, unchanged"]
-        print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-        print(f"{'':42} {'ns a look':>12} {'of bare':>10} {'of ntp.read()':>14}")
-        for name, cost in costs.items():
-            print(f"{name:42} {statistics.median(cost):12,.0f} {ratio(cost, bare):10.2f} {ratio(cost, snapshot):14.2f}")
-        print("beside a writer at full speed, both on processors of their own:")
-        for name, rate, writes in beside_a_writer(board):
-            print(f"{name:42} {rate / 1e6:.2f} million reads/s, {writes / 1e6:.2f} million records/s written")
+            servers: dict[str, int] = {}
+            looks = {**ours(board), **peers(Path(folder), close, servers)}
+            costs = costs_ns(looks, servers)
+        beside = beside_a_writer(board)
     finally:
         for each in reversed(close):
             each()
+    if "--rows" in sys.argv[1:]:
+        print_rows(rows_of(costs, beside))
+    else:
+        report(costs, beside)
     if "--torn" in sys.argv[1:]:
         test = str(ROOT / "tests" / "process" / "test_shm_live.py")
         command = [sys.executable, "-m", "pytest", "-v", "-k", "torn or killed", "--durations=0", test]

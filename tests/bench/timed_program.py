@@ -9,6 +9,7 @@ Every worker leaves FOLDER/<channel id>.json when it stops. Times are of the wor
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.stream.journal import Kind
 from pipeline.worker import Worker, WorkerContext
 from pipeline.writer import Writer
 
+# Set, it gives the data sockets what the system gives them by itself.
+DEFAULT_BUFFER = "TIMED_PROGRAM_DEFAULT_BUFFER"
 # Of one turn: when it began (CLOCK_MONOTONIC, s), CPU s of taking and publishing and of the whole turn, how old the
 # oldest packet on the queue was (s), how full the socket's buffer was (0..1), whether a minute was being written.
 TURN = ("at", "take", "publish", "turn", "age", "fill", "writing")
@@ -83,8 +86,11 @@ class TimedWorker(Worker):
 
 def main() -> None:
     """Run the command."""
-    from pipeline import worker
+    from pipeline import sockets, worker
 
+    if os.environ.get(DEFAULT_BUFFER):
+        # The kernel doubles what it is asked for.
+        sockets.DATA_BUFFER_BYTES = int(Path("/proc/sys/net/core/rmem_default").read_text()) // 2
     TimedWorker.folder = Path(sys.argv[1])
     worker.Writer, worker.Worker = TimedWriter, TimedWorker  # type: ignore[misc]
     sys.exit(program.run(sys.argv[2:]))

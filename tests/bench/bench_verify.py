@@ -8,6 +8,7 @@ At least so many minutes that other processes do the reading: a few files this o
 from __future__ import annotations
 
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -48,21 +49,31 @@ def cpu_s() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
+def measure(tree: Path) -> None:
+    """Verify the tree in each way and print what it takes."""
+    for samples, jobs in ((True, 1), (True, 2), (False, 1), (False, 2)):
+        begin, cpu = time.perf_counter(), cpu_s()
+        audit = verify_tree(tree, samples=samples, jobs=jobs)
+        took = time.perf_counter() - begin
+        how = f"{'whole' if samples else 'quick'}, {jobs} process{'es' * (jobs > 1)}"
+        speed = f"{audit.files / took:8.1f} files/s {audit.file_bytes / took / 1e6:8.1f} MB/s"
+        cost = f"{(cpu_s() - cpu) / audit.files * 1e3:8.1f} ms CPU a file"
+        print(f"{how:<20}{speed}{cost}  {'sound' if audit.findings.sound else 'FINDINGS'}")
+    peaks = (resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print("peak memory {} MB here, {} MB in a process that reads".format(*peaks))
+
+
 def main() -> None:
-    minutes = max(FEW_FILES + 1, int(sys.argv[1]) if len(sys.argv) > 1 else 120)
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder)
-        make(tree, minutes)
-        for samples, jobs in ((True, 1), (True, 2), (False, 1), (False, 2)):
-            begin, cpu = time.perf_counter(), cpu_s()
-            audit = verify_tree(tree, samples=samples, jobs=jobs)
-            took = time.perf_counter() - begin
-            how = f"{'whole' if samples else 'quick'}, {jobs} process{'es' * (jobs > 1)}"
-            speed = f"{audit.files / took:8.1f} files/s {audit.file_bytes / took / 1e6:8.1f} MB/s"
-            cost = f"{(cpu_s() - cpu) / audit.files * 1e3:8.1f} ms CPU a file"
-            print(f"{how:<20}{speed}{cost}  {'sound' if audit.findings.sound else 'FINDINGS'}")
-        peaks = (resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        print("peak memory {} MB here (which made the tree), {} MB in a process that reads".format(*peaks))
+    if sys.argv[1:2] == ["make"]:
+        make(Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["measure"]:
+        measure(Path(sys.argv[2]))
+    else:
+        minutes = max(FEW_FILES + 1, int(sys.argv[1]) if len(sys.argv) > 1 else 120)
+        # Each in a process of its own: a peak of memory is handed down, and that of making the tree is the highest.
+        with tempfile.TemporaryDirectory() as folder:
+            for words in (["make", folder, str(minutes)], ["measure", folder]):
+                subprocess.run([sys.executable, "-m", "tests.bench.bench_verify", *words], check=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ agree on every datagram that it can decode.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -49,6 +50,10 @@ class BriefStatus:
         """True when the channel's last command came from this program."""
         return self.command_tag == COMMAND_TAG
 
+    def integers(self, wanted: Collection[int]) -> dict[int, int]:
+        """Other fields of the packet, by type (ka9q-radio status.h), as unsigned integers; those that it has."""
+        return _integers(self.datagram, wanted)
+
     def detail(self) -> Detail:
         """All that is worth keeping of the packet; empty when a field of no use here spoils it."""
         whole = decode_status(self.datagram)
@@ -76,7 +81,7 @@ def brief_status(datagram: bytes) -> BriefStatus | None:
     )
 
 
-def _integers(datagram: bytes) -> dict[int, int]:
+def _integers(datagram: bytes, wanted: Collection[int] = _WANTED) -> dict[int, int]:
     """The wanted fields of a packet, by type: type, length, big-endian value (ka9q-radio status.c)."""
     found: dict[int, int] = {}
     at, size = 1, len(datagram)
@@ -90,7 +95,7 @@ def _integers(datagram: bytes) -> dict[int, int]:
             length = int.from_bytes(datagram[begin:at])
         if at + length > size:
             break
-        if kind in _WANTED:
+        if kind in wanted:
             found[kind] = int.from_bytes(datagram[at : at + min(length, _LONGEST_INTEGER)])
         at += length
     return found

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ka9q.types import StatusType
+
 from pipeline.briefstatus import BriefStatus
 from pipeline.config import Channel
 from pipeline.minutefile import stamp
@@ -26,11 +28,13 @@ DATA = int(Kind.DATA)  # an IntEnum takes numpy ten times as long
 # A minute is written in about 0.1 s.
 SLOW_WRITE_S = 30.0
 RADIOD_LOOK_NS = 10 * SECOND
+OVERLOAD_FIELDS = (StatusType.AD_OVER, StatusType.SAMPLES_SINCE_OVER, StatusType.INPUT_SAMPRATE)
+RADIOD_FIELDS = frozenset((StatusType.AGC_ENABLE, *OVERLOAD_FIELDS))
 
 
 @dataclass(slots=True)
 class RadiodWords:
-    """What radiod's statuses say of its receiver; looked up now and then, since reading one whole takes 0.2 ms."""
+    """What radiod's statuses say of its receiver; looked up now and then."""
 
     offset_ms: float = math.nan
     overload_age_s: float = math.nan
@@ -46,9 +50,9 @@ class RadiodWords:
             self.offset_ms, self.overload_age_s, self.flags = math.nan, math.nan, 0
             self.next_ns = 0
             return
-        detail = status.detail()
-        self.flags = FLAG_AGC if detail.get("agc_enable") else 0
-        self.overload_age_s = overload_age_s(detail)
+        said = status.integers(RADIOD_FIELDS)
+        self.flags = FLAG_AGC if said.get(StatusType.AGC_ENABLE) else 0
+        self.overload_age_s = overload_age_s(said)
         self.offset_ms = _radiod_offset_ms(intake, shift_ns)
 
 
@@ -63,12 +67,10 @@ def _radiod_offset_ms(intake: Intake, shift_ns: int) -> float:
     return min((utc_ns - arrival_ns, utc_ns - arrival_ns - shift_ns), key=abs) / 1e6
 
 
-def overload_age_s(detail: Mapping[str, object]) -> float:
-    """Since the A/D converter was last overloaded (ka9q-radio status.h, AD_OVER, SAMPLES_SINCE_OVER); NaN = never."""
-    count, since, rate = (detail.get(key) for key in ("ad_over", "samples_since_over", "input_samprate"))
-    if not (isinstance(count, int) and isinstance(since, int) and isinstance(rate, int) and rate > 0 and count > 0):
-        return math.nan
-    return since / rate
+def overload_age_s(said: Mapping[int, int]) -> float:
+    """Since the A/D converter was last overloaded, by a status's fields; NaN = never."""
+    count, since, rate = (said.get(kind) for kind in OVERLOAD_FIELDS)
+    return since / rate if count and rate and since is not None else math.nan
 
 
 @dataclass(slots=True)

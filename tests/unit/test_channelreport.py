@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from ka9q.types import StatusType
 
-from pipeline.briefstatus import BriefStatus
+from pipeline.briefstatus import BriefStatus, brief_status
 from pipeline.channelreport import Progress, RadiodWords, describe, overload_age_s
 from pipeline.config import Channel
 from pipeline.records import FLAG_AGC
+from pipeline.simulator.status import integer_bytes
 from pipeline.stream.timeline import SECOND
 from streams import T0, Recording, Sent
 
@@ -26,11 +28,18 @@ def test_level_is_told_though_statuses_came_after_the_packets() -> None:
     assert math.isfinite(record.level_dbfs)
 
 
-class Said(BriefStatus):
-    """A status with these details."""
+FIELDS = {
+    StatusType.AGC_ENABLE: 1, StatusType.AD_OVER: 5, StatusType.SAMPLES_SINCE_OVER: 400, StatusType.INPUT_SAMPRATE: 100,
+}  # fmt: skip
 
-    def detail(self) -> dict[str, int | float | str | bool]:
-        return {"agc_enable": True, "ad_over": 5, "samples_since_over": 400, "input_samprate": 100}
+
+def status(ssrc: int) -> BriefStatus:
+    """A status of this channel with these fields."""
+    fields = {StatusType.OUTPUT_SSRC: ssrc, **FIELDS}
+    values = ((kind, integer_bytes(value)) for kind, value in fields.items())
+    found = brief_status(b"\0" + b"".join(bytes((kind, len(value))) + value for kind, value in values))
+    assert found is not None
+    return found
 
 
 def test_radiods_words_are_looked_up_now_and_then_and_forgotten_with_its_statuses() -> None:
@@ -38,7 +47,7 @@ def test_radiods_words_are_looked_up_now_and_then_and_forgotten_with_its_statuse
     for number in range(50):
         stream.send(to, number)
     stream.pair(to, 50)
-    to.intake.announcements.latest = Said(to.ssrc, None, None, None, None, None, None, b"")
+    to.intake.announcements.latest = status(to.ssrc)
     words = RadiodWords()
     words.look(to.intake, 5 * SECOND, 6 * SECOND, 0)
     assert (words.flags, words.overload_age_s) == (FLAG_AGC, 4.0)
@@ -60,12 +69,13 @@ def test_radiods_clock_is_wrong_only_if_it_is_by_either_clock_of_ours(shift_s: i
     stream.pair(to, 50)
     row = to.intake.epoch.evidence.pairs.rows[-1]  # type: ignore[union-attr]
     to.intake.epoch.evidence.pairs.rows[-1] = (row[0], row[1] + 3 * SECOND, row[2])  # type: ignore[union-attr]
-    to.intake.announcements.latest = Said(to.ssrc, None, None, None, None, None, None, b"")
+    to.intake.announcements.latest = status(to.ssrc)
     words = RadiodWords()
     words.look(to.intake, 5 * SECOND, 6 * SECOND, shift_s * SECOND)
     assert words.offset_ms == expected_ms
 
 
 def test_no_overload_no_age() -> None:
-    assert math.isnan(overload_age_s({"ad_over": 0, "samples_since_over": 3, "input_samprate": 3}))
+    assert overload_age_s(FIELDS) == 4.0
+    assert math.isnan(overload_age_s({**FIELDS, StatusType.AD_OVER: 0}))
     assert math.isnan(overload_age_s({}))

@@ -181,9 +181,9 @@ def with_parts(costs: Costs, folder: Path, begin: float, end: float) -> Costs:
                    "write": write, "wake up": costs.whole - take - publish - rest - write}  # fmt: skip
     costs.write_s = sorted(job[2] for job in jobs)
     writing = column["writing"] > 0
-    costs.age_s = float(np.quantile(column["age"][~writing], 0.99))
     costs.writing_age_s = float(column["age"][writing].max(initial=0.0))
-    # Beyond what the rhythm alone makes them: the oldest packet of other wake-ups, a few late ones left out.
+    # Of so many other wake-ups the latest one, as a rule.
+    costs.age_s = float(np.quantile(column["age"][~writing], 1 - 1 / (1 + np.count_nonzero(writing))))
     costs.later_s = max(0.0, costs.writing_age_s - costs.age_s)
     costs.fill, costs.wakeups = float(column["fill"].max()), len(turns) / per
     return costs

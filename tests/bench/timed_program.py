@@ -21,6 +21,7 @@ from pipeline.stream.journal import Kind
 from pipeline.worker import Worker, WorkerContext
 from pipeline.writer import Writer
 
+DATA = int(Kind.DATA)
 # Set, it gives the data sockets what the system gives them by itself.
 DEFAULT_BUFFER = "TIMED_PROGRAM_DEFAULT_BUFFER"
 # Of one turn: when it began (CLOCK_MONOTONIC, s), CPU s of taking and publishing and of the whole turn, how old the
@@ -67,9 +68,9 @@ class TimedWorker(Worker):
         cpu = time.thread_time()
         taken = super()._take()
         self.costs["take"] += time.thread_time() - cpu
-        rows = journal.records(known)
-        came = rows["arrival_ns"][rows["kind"] == Kind.DATA]
-        self.age, self.fill = (now_ns - int(came[0])) / 1e9 if len(came) else 0.0, used / limit
+        # Without numpy, which would cost more than what is measured.
+        came = next((row["arrival_ns"] for row in journal.records(known) if row["kind"] == DATA), None)
+        self.age, self.fill = 0.0 if came is None else (now_ns - int(came)) / 1e9, used / limit
         return taken
 
     def _publish(self, *arguments: Any, **options: Any) -> None:

@@ -24,7 +24,8 @@ from pipeline.supervision.story import Line, Story
 
 log = logging.getLogger(__name__)
 
-STORY_NS = 2 * SECOND_NS
+# Every few seconds is soon enough for people, and all that is looked at then is cold in the caches.
+STORY_NS = 5 * SECOND_NS
 # What a worker counts and is shown by the minute too.
 COUNTERS = (
     "packets_received", "packets_lost", "packets_reordered", "packets_bad", "socket_dropped", "bytes_written",
@@ -120,13 +121,13 @@ class Publisher:
             )  # fmt: skip
         self._gone = gone
 
-    def tell(self, config: Config, now_ns: int) -> None:
+    def tell(self, config: Config, seats: Iterable[Seat], now_ns: int) -> None:
         """Log what has gone wrong with the instance and what is well again."""
         if now_ns < self._story_ns:
             return
         self._story_ns = now_ns + STORY_NS
         self._see_board()
-        for line in self._story.look(records(self._board, config)):
+        for line in self._story.look(records(self._board, config, [seat.index for seat in seats])):
             log_line(line)
 
     def clear(self, seat: Seat) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,19 +18,19 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_MB = os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def records(board: Board, config: Config | None = None) -> Snapshot:
-    """What shared memory alone says; taking it makes no system call."""
-    supervisor, monitor, *workers = (cell.read() for cell in board.children)
+def records(board: Board, config: Config | None = None, places: Iterable[int] | None = None) -> Snapshot:
+    """What shared memory alone says, of all channels or of those at `places`; taking it makes no system call."""
     meant = {channel.id: channel for channel in config.enabled_channels} if config else {}
-    rows = tuple(
-        Row(i, child, board.channels[i].read(), meant.get(child.name)) for i, child in enumerate(workers) if child.name
+    workers = (
+        (i, board.children[2 + i].read()) for i in (range(board.header.max_channels) if places is None else places)
     )
+    rows = tuple(Row(i, child, board.channels[i].read(), meant.get(child.name)) for i, child in workers if child.name)
     return Snapshot(
         instance=board.header.instance,
         now_ns=time.monotonic_ns(),
         supervisor_exists=True,
-        supervisor=supervisor,
-        monitor=monitor,
+        supervisor=board.children[0].read(),
+        monitor=board.children[1].read(),
         ntp=board.ntp.read(),
         ntp_diagnostics=board.diagnostics.read(),
         rows=rows,

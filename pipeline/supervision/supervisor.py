@@ -143,7 +143,7 @@ class Supervisor:
                 self._look_around(now)
                 if not self.stopping:
                     self._alerts.poll(self.config, now)
-                    self._publisher.tell(self.config, now)
+                    self._publisher.tell(self.config, self.seats.values(), now)
             self._publisher.feed_watchdog(self._progress(), now)
         self._alerts.end()
         self._release_all()

@@ -29,12 +29,14 @@ def make_root(folder: Path) -> Path:
         include = f"--include={PACKAGES}"
         subprocess.run(["debootstrap", "--variant=minbase", include, RELEASE, str(base), MIRROR], check=True)
         (base / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
-    if not wheels.is_dir():
-        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-        wanted = [*project["dependencies"], *project["optional-dependencies"]["web"], "setuptools>=68", "wheel"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["web"], "setuptools>=68", "wheel"]
+    stamp = wheels / "wanted"
+    if not stamp.exists() or stamp.read_text() != str(wanted):
         tags = [f"--platform=manylinux_2_{minor}_{platform.machine()}" for minor in range(5, GLIBC + 1)]
         command = ["-m", "pip", "download", "-q", "--only-binary=:all:", f"--python-version={PYTHON}", *tags]
         subprocess.run([sys.executable, *command, "-d", str(wheels), *wanted], check=True)
+        stamp.write_text(str(wanted))
     shutil.rmtree(root, ignore_errors=True)
     subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(root)], check=True)
     (root / "etc/hosts").write_text("127.0.0.1 localhost grape\n")

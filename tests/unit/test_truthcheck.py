@@ -49,6 +49,8 @@ def test_the_least_late_pair_of_ten_minutes_counts() -> None:
         (6.0, {1: 5.0, 2: 9.0}, True),
         (8.0, {1: 5.0, 2: 9.0}, False),  # later than any lateness of all pairs explains
         (6.0, {1: 5.0, 2: 2.0}, False),  # one pair was in time
+        (9_000.0, {1: 9_500.0, 50: 9_000.0, 52: 1.0}, True),  # that one is after the last sample
+        (9_000.0, {1: 9_500.0, 50: 1.0, 52: 1.0}, False),
         (-6.0, {1: 5.0, 2: 9.0}, False),  # pairs are never early
         (6.0, {}, False),
     ],

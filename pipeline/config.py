@@ -22,7 +22,14 @@ from pipeline.addresses import (
     join_endpoint,
     split_endpoint,
 )
-from pipeline.configrules import channel_name, daemon_endpoint, data_endpoint, status_endpoint, web_address
+from pipeline.configrules import (
+    HIGHEST_RATE_HZ,
+    channel_name,
+    daemon_endpoint,
+    data_endpoint,
+    status_endpoint,
+    web_address,
+)
 from pipeline.schema import NOT_A_KEY, Fault, above, at_least, between, matching, one_of, read
 
 DEFAULT_SERVERS = (
@@ -114,7 +121,7 @@ class Channel:
     frequency_hz: Positive
     # radiod.h reserves 0 and 0xffffffff
     ssrc: Annotated[int, between(1, 2**32 - 2)]
-    sample_rate_hz: Annotated[int, between(1_000, 2_000_000)] = 16_000
+    sample_rate_hz: Annotated[int, between(1_000, HIGHEST_RATE_HZ)] = 16_000
     preset: Annotated[str, matching(r"\S{1,32}", "must be the name of a radiod preset")] = "iq"
     encoding: Annotated[str, one_of(*ENCODINGS)] = "S16BE"
     data_address: Annotated[str, data_endpoint] = "239.1.2.55:5004"

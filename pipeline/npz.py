@@ -27,6 +27,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from pipeline import PipelineError
+from pipeline.configrules import HIGHEST_RATE_HZ
 from pipeline.ziparchive import ZipArchive
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -154,10 +155,10 @@ _MALFORMED: tuple[type[Exception], ...] = (
 )  # fmt: skip
 
 
-# A minute of complex64 at a million samples a second; a larger member is not one of ours, but might fill the memory.
-LARGEST_MEMBER = 480_000_000
 MOST_MEMBERS = 1_000
 LONGEST_HEADER = 4_000
+# A minute of complex64 with its header; a larger member is not one of ours, but might fill the memory.
+LARGEST_MEMBER = 60 * 8 * HIGHEST_RATE_HZ + LONGEST_HEADER
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,13 @@ import numpy as np
 import pytest
 
 from pipeline import npz
+from pipeline.config import ConfigError, parse_config
+from pipeline.configrules import HIGHEST_RATE_HZ
 from pipeline.npz import FileExists, UnreadableFile, int16_to_iq, read, remove_orphans, write
+from pipeline.ziparchive import ZipArchive
 
 NAME = "20261122T191600Z_10000000_iq.npz"
+CHANNEL = {"name": "wide", "frequency_hz": 10_000_000}
 
 
 def noise(samples: int = 20_000) -> np.ndarray[Any, Any]:
@@ -72,6 +76,23 @@ def same(loaded: dict[str, Any]) -> None:
 
 
 # -- writing --
+
+
+def test_a_minute_at_the_highest_rate_that_may_be_configured_is_read(path: Path) -> None:
+    """Made of one small piece, so that the test takes no gigabyte."""
+    [channel] = parse_config({"channels": [{**CHANNEL, "sample_rate_hz": HIGHEST_RATE_HZ}]}).channels
+    with pytest.raises(ConfigError):
+        parse_config({"channels": [{**CHANNEL, "sample_rate_hz": HIGHEST_RATE_HZ + 1}]})
+    rate = channel.sample_rate_hz
+    header = npz._header_of("<c8", (60 * rate,))
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        archive = ZipArchive(file, 1)
+        archive.add("iq.npy", [header, *[bytes(8 * rate // 100)] * 6000], deflate=True)
+        archive.close()
+    found = npz.read_partly(path, ("iq",))
+    assert found.faults == {}
+    assert found.values["iq"].shape == (60 * rate,)
 
 
 @pytest.mark.parametrize("level", range(10))

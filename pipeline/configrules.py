@@ -9,8 +9,8 @@ from pipeline.addresses import RTP_PORT, STATUS_PORT, join_endpoint, multicast_e
 
 # A minute of it, 1 GB as complex64, is what the program's limits are made for.
 HIGHEST_RATE_HZ = 2_000_000
-# Names of the supervisor's other children; a channel of that name could not be told apart.
-RESERVED_IDS = ("supervisor", "ntp")
+# What else the log, `status` and the board tell of by name; a channel of that name could not be told apart.
+RESERVED_IDS = ("supervisor", "ntp", "radiod", "disk", "alerts", "web")
 _NAME = re.compile(r"(?![. ])[A-Za-z0-9 ._+-]{1,48}(?<! )")
 
 

@@ -202,6 +202,15 @@ def test_names_that_cannot(name: str) -> None:
         assert "path outside data_dir" in fault.allowed
 
 
+@pytest.mark.parametrize("name", ["supervisor", "ntp", "radiod", "disk", "alerts", "web"])
+def test_names_that_mean_something_else_in_the_log(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"channels": [{"name": name, "frequency_hz": 1}]})
+    (fault,) = caught.value.faults
+    assert fault.key == "channels[0].name"
+    assert "must not be one of supervisor, ntp, radiod, disk, alerts, web" in fault.allowed
+
+
 @pytest.mark.parametrize("ssrc", [0, 2**32 - 1, 2**32, -1])
 def test_reserved_ssrc(ssrc: int) -> None:
     (fault,) = faults(f"{CHANNEL}ssrc = {ssrc}")

@@ -122,18 +122,25 @@ class Days:
         return {**arrays, **lost, "tones": np.array(self.tones).reshape(-1, 2), "numbers": np.array(numbers, float)}
 
     def recall(self, kept: Values) -> bool:
-        """Go on from what `kept` gave, if it was of the same time; False, and nothing changed, if it was not."""
-        first_s, end_s, lines_as_one, offset_hz, files, bound_ms, found = map(float, kept["numbers"])
+        """Go on from what `kept` gave, if it was of the same time; False, and nothing changed, if it was not.
+
+        Raises KeyError or ValueError, and changes nothing, when it is not what `kept` gives.
+        """
+        first_s, end_s, lines_as_one, offset_hz, files, bound_ms, found = _numeric(kept, "numbers", (7,)).tolist()
         if (first_s, end_s, lines_as_one) != (self.first_s, self.end_s, self.lines_as_one):
             return False
-        if any(kept[name].shape[-1:] != (self.columns,) for name in KEPT):
-            return False
-        for name in KEPT:
-            setattr(self, name, kept[name].astype(getattr(self, name).dtype))
-        self._axis = kept["_axis"] if len(kept["_axis"]) else None
-        self.lost_s = {name.removeprefix("lost "): a for name, a in kept.items() if name.startswith("lost ")}
-        self.tones = [(float(at), float(onset)) for at, onset in kept["tones"]]
-        self.offset_hz, self.files, self.bound_ms, self._found = offset_hz, int(files), bound_ms, bool(found)
+        axis = _numeric(kept, "_axis", (-1,))
+        arrays = {name: _numeric(kept, name, (self.columns,)) for name in KEPT if name != "power"}
+        arrays["power"] = _numeric(kept, "power", (len(axis), self.columns))
+        lost = {name: _numeric(kept, name, (self.columns,)) for name in kept if name.startswith("lost ")}
+        tones = _numeric(kept, "tones", (-1, 2)).tolist()
+        count = int(files)
+        for name, array in arrays.items():
+            setattr(self, name, array.astype(getattr(self, name).dtype))
+        self._axis = axis if len(axis) else None
+        self.lost_s = {name.removeprefix("lost "): seconds for name, seconds in lost.items()}
+        self.tones = [(at, onset) for at, onset in tones]
+        self.offset_hz, self.files, self.bound_ms, self._found = offset_hz, count, bound_ms, bool(found)
         return True
 
     def add(self, values: Values, minute_s: int) -> None:
@@ -204,3 +211,12 @@ class Days:
             self.spectra[column] += 1
             if not np.isnan(lines[number]):
                 self.line_hz[column] = lines[number]
+
+
+def _numeric(kept: Values, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """An array of numbers of this shape, in which -1 is any length; KeyError, or ValueError if it is not."""
+    found = np.asarray(kept[name])
+    fits = found.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, found.shape, strict=True))
+    if found.dtype.kind not in "iuf" or not fits:
+        raise ValueError(f"{name}: {found.dtype} of shape {found.shape}, not numbers of {shape}")
+    return found

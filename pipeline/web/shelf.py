@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import time
-import zipfile
 from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline import npz
 from pipeline.config import Channel
 from pipeline.plotting.days import Days
+
+log = logging.getLogger(__name__)
 
 # A folder that has changed within this time may change again and keep its date, ns.
 SETTLED_NS = 2_000_000_000
@@ -66,16 +69,21 @@ class DayStore:
         return None if self._folder is None else self._folder / f"day-{self._tree}-{channel.id}.npz"
 
     def recall(self, channel: Channel, day: Days) -> set[str]:
-        """Fill `day` with what was kept; the names of the files that are in it."""
+        """Fill `day` with what was kept; the names of the files that are in it.
+
+        What cannot be used is removed, and leaves `day` as it was.
+        """
         path = self._path(channel)
-        if path is None:
+        if path is None or not path.exists():
             return set()
         try:
-            with np.load(path) as found:
-                kept = {name: found[name] for name in found.files}
-            seen = {str(name) for name in kept["seen"]}
+            kept = npz.read(path)
+            seen = _names(kept["seen"])
             return seen if day.recall(kept) else set()
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (npz.UnreadableFile, KeyError, ValueError) as error:
+            log.warning("web: %s is not a day that was kept, and is read again from its files: %s", path, error)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return set()
 
     def keep(self, channel: Channel, day: Days, seen: set[str]) -> None:
@@ -89,7 +97,15 @@ class DayStore:
             with draft.open("wb") as file:
                 arrays: dict[str, Any] = {"seen": np.array(sorted(seen)), **day.kept()}
                 np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(path)
+
+
+def _names(found: object) -> set[str]:
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or (found.size and found.dtype.kind != "U"):
+        raise ValueError("seen: not a list of names")
+    return set(found.tolist())
 
 
 def cache_folder() -> Path:

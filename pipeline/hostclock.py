@@ -58,8 +58,10 @@ class RecorderClock:
 
     def __init__(self, journal: Journal, name: str) -> None:
         self._name = name
+        self._journal = journal
         self._base_ns = recorder_base(journal)
-        self.shift_ns = self._measured(0)
+        # As the predecessor saw it last; what happened since is seen by the first look.
+        self.shift_ns = journal.clock_shift_ns
         self.settled = True
         # Of the last valid publication: the recorder's clock less UTC, its bound, and CLOCK_MONOTONIC.
         self._known: tuple[int, int, int] | None = None
@@ -78,7 +80,7 @@ class RecorderClock:
                 "%s: the host's clock was set by %+.6f s; labels of streams that run stay",
                 self._name, (shift - self.shift_ns) / 1e9,
             )  # fmt: skip
-            self.shift_ns = shift
+            self.shift_ns = self._journal.clock_shift_ns = shift
 
     def against_utc(self, record: NtpRecord, now_ns: int, ntp: Ntp) -> HostClock:
         """What the NTP record says of the recorder's clock at `now_ns` (CLOCK_MONOTONIC).

@@ -7,8 +7,9 @@ the kernel at the earliest, when all of a datagram is there. What is not in the 
 `waiting`, by this process or the next one.
 
 Layout: a page of words, the headers, stamps and senders, then the slots. A slot begins with the datagram's first byte.
-Its first page is always there; the others, which no radiod needs, are taken when they are first written. If the system
-has none left then, the kernel drops that one datagram.
+Its first page is always there; the others, which no radiod needs, are taken when something comes that is so long, and
+given back (`tails`). If the system has none left then, the kernel drops that one datagram and says EFAULT, now or in
+the next call.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SLOT_SIZE = MAX_DATAGRAM + PAGE
 SECOND = 1_000_000_000
 # msg_len of a slot that nothing has come to; a datagram may be empty.
 UNFILLED = 0xFFFF_FFFF
-W_NEXT = 0
+W_NEXT, W_LAYOUT = 0, 1
 
 
 class _IoVec(ctypes.Structure):
@@ -75,6 +76,9 @@ class _Heads(ctypes.Structure):
 _SLOTS = PAGE + -(-ctypes.sizeof(_Heads) // PAGE) * PAGE
 LANDING_SIZE = _SLOTS + SLOTS * SLOT_SIZE
 
+# Stored when all that a new landing needs is in its place.
+LAYOUT = SLOT_SIZE << 32 | SLOTS
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _recvmmsg = _libc.recvmmsg
 _recvmmsg.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p)
@@ -110,13 +114,17 @@ class Landing:
         self._offsets = range(_SLOTS, LANDING_SIZE, SLOT_SIZE)
         self.datagrams = [buffer[at : at + MAX_DATAGRAM] for at in self._offsets]
         self.payloads = [datagram[HEADER_SIZE:] for datagram in self.datagrams]
-        # A new landing has no addresses yet, and its sizes say nothing.
-        new = not self._heads.messages[0].header.iov
-        sizes = self._sizes.tolist()
-        self._filled = 0 if new else next((n for n, size in enumerate(sizes) if size == UNFILLED), SLOTS)
         self._empty = self._point()
-        if new:
+        if self._words[W_LAYOUT] == LAYOUT:
+            sizes = self._sizes.tolist()
+            self._filled = next((n for n, size in enumerate(sizes) if size == UNFILLED), SLOTS)
+        else:
             raw[:] = self._empty
+            self._words[W_NEXT] = self._filled = 0
+            self._words[W_LAYOUT] = LAYOUT
+        for at in self._offsets:
+            # Mapped now, a page needs nothing when the kernel writes there.
+            buffer[at] = buffer[at]
 
     def _point(self) -> bytes:
         """The heads as they are before a lot comes, with this process's addresses."""
@@ -159,6 +167,11 @@ class Landing:
             raise OSError(number, os.strerror(number))
         self._filled = found
         return found
+
+    def tails(self, lengths: list[int]) -> list[tuple[int, int]]:
+        """(offset, length) of the pages that payloads of the lot's last `len(lengths)` slots took beyond the first."""
+        rows = zip(self._offsets[self._filled - len(lengths) : self._filled], lengths, strict=True)
+        return [(at + PAGE, SLOT_SIZE - PAGE) for at, length in rows if length + HEADER_SIZE > PAGE]
 
     def lot(self, shift_ns: int) -> Lot:
         """What is waiting; `shift_ns` is taken off the kernel's stamps (SO_TIMESTAMPNS), 0 stands for a missing one."""

@@ -16,8 +16,8 @@ SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 # What the kernel may charge for one more datagram (jumbo frames and drivers' buffers).
 DATAGRAM = 16384
-# A worker looks every two seconds; a buffer lasts longer than that, or it looks more often.
-AWAY_NS = 2_500_000_000
+# A worker looks so often that a buffer is half full when it comes twice as late as it means to (pipeline.rhythm).
+LATE = 1.25
 
 
 def queued(sock: socket.socket) -> tuple[int, int] | None:
@@ -42,10 +42,10 @@ class Overflow:
         self._lost_before: int | None = None
         self._drained = False
 
-    def before(self, queue: tuple[int, int] | None, lost: int, now_ns: int) -> None:
-        """Call before the socket is drained; `lost` counts the stream's missing sequence numbers."""
+    def before(self, queue: tuple[int, int] | None, lost: int, now_ns: int, pause_s: float) -> None:
+        """Call before the socket is drained, `pause_s` having been meant; `lost` counts missing sequence numbers."""
         away, self._looked_ns = now_ns - self._looked_ns, now_ns
-        if self._lost_before is None and away > AWAY_NS and brimful(queue):
+        if self._lost_before is None and away > LATE * pause_s * 1e9 and brimful(queue):
             self._lost_before, self._drained = lost, False
 
     def after(self, empty: bool, lost: int) -> int:

@@ -14,8 +14,8 @@ import struct
 
 import numpy as np
 
-from pipeline.landing import SLOTS
-from pipeline.segments import landing_of
+from pipeline.landing import SECOND, SLOTS
+from pipeline.segments import give_back, landing_of
 from pipeline.shm import Segment
 from pipeline.stream.intake import Intake
 from pipeline.stream.journal import MAX_DATAGRAM, JournalFull, Kind
@@ -25,7 +25,6 @@ from pipeline.stream.source import Arrival
 
 TIMESPEC = struct.Struct("@ll")
 ANCILLARY = socket.CMSG_SPACE(TIMESPEC.size) + socket.CMSG_SPACE(64)
-SECOND = 1_000_000_000
 # How the kernel says that a page of the journal could not be had.
 NO_MEMORY = (errno.EFAULT, errno.ENOMEM, errno.ENOSPC)
 # Packets taken in one go before the rest of the worker gets its turn.
@@ -60,11 +59,16 @@ class Receiver:
         self._local: dict[str, bool] = {}
         self.full = False
         self._taken = 0
+        # Of the lot in the landing, when it came: `shift_ns` and the intake's `untimed`.
+        self._landed = (shift_ns, 0)
         self.statuses = 0
         self._skip_placed()
 
     def _skip_placed(self) -> None:
-        """Pass over what the predecessor committed and died before it could say so."""
+        """Pass over what the predecessor committed and died before it could say so.
+
+        What it only counted is counted again.
+        """
         journal, landing = self._intake.journal, self._landing
         if not landing.waiting:
             return
@@ -87,9 +91,10 @@ class Receiver:
         Sets `full` and leaves the rest where it is when the journal has no room.
         """
         self._taken, self.full = 0, False
+        untimed = self._intake.untimed
         while self._taken < BATCH:
             try:
-                found = self._receive()
+                found = self._receive(untimed)
                 self._place()
             except JournalFull:
                 self.full = True
@@ -100,18 +105,36 @@ class Receiver:
                 self.full = True
             if self.full or found < SLOTS:
                 break
+        self._intake.untimed = untimed
         return self._taken
 
-    def _receive(self) -> int:
+    @property
+    def waiting(self) -> bool:
+        """True while packets that were taken off the queue have no place in the journal."""
+        return bool(self._landing.waiting)
+
+    def _receive(self, untimed: int) -> int:
         """Let packets come down, if there is room for one; returns how many the queue may still have had."""
         # Statuses need room, too, when no packet comes.
         self._intake.journal.room()
-        return SLOTS if self._landing.waiting else self._landing.receive(self._data)
+        if self._landing.waiting:
+            return SLOTS
+        self._landed = (self.shift_ns, untimed)
+        try:
+            return self._landing.receive(self._data)
+        except OSError as error:
+            if error.errno not in NO_MEMORY:
+                raise
+            # A datagram of more than a page came when the system had none: that one is gone.
+            self._intake.bad(0)
+            self._taken += 1
+            return SLOTS
 
     def _place(self) -> None:
         """What waits in the landing goes into the journal: a run, or one packet, after the other."""
         landing, source = self._landing, self._intake.source
-        waiting, lot = landing.waiting, landing.lot(self.shift_ns)
+        shift_ns, self._intake.untimed = self._landed
+        waiting, lot = landing.waiting, landing.lot(shift_ns)
         begin, stop = 0, len(waiting)
         while begin < stop:
             end = source.run_end(lot, begin, self._ssrc, LONGEST_RUN)
@@ -123,6 +146,9 @@ class Receiver:
             landing.done(waiting.start + end)
             self._taken += end - begin
             begin = end
+        if tails := landing.tails(lot.lengths):
+            first = self._intake.journal.shape.size
+            give_back(self._segment, [(first + at, length) for at, length in tails])
 
     def _place_run(self, lot: Lot, begin: int, end: int, slot: int) -> None:
         lengths = lot.lengths[begin:end]

@@ -48,6 +48,8 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bo
         return None
     journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
     if journal is None or segment.size < journal.shape.size + LANDING_SIZE:
+        del journal
+        segment.close()
         return None
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + recorder_base(journal)
     since = now if waited else 0

@@ -129,7 +129,7 @@ class Worker:
         now = time.monotonic_ns()
         taken = self._take()
         self._backlogged = taken >= BATCH
-        # What the journal has no room for stays on the queue.
+        # What the journal has no room for stays on the queue, or where it came down.
         self._awaiting = not taken and not self._receiver.full
         if taken:
             self._progress.last_packet_ns = now
@@ -151,8 +151,8 @@ class Worker:
         self._intake.untimed = 0 if self._clock.settled else FLAG_UNTIMED
         source = self._intake.source
         now, waiting = time.monotonic_ns(), queued(self._context.sockets.data)
+        self._overflow.before(waiting, source.lost, now, self._rhythm.pause_s)
         self._rhythm.look(waiting, now)
-        self._overflow.before(waiting, source.lost, now)
         taken = self._receiver.drain()
         self._receiver.drain_status()
         if self._context.sockets.foreign is not None:
@@ -308,6 +308,10 @@ class Worker:
             return EXIT_LEFT_IN_MEMORY
         deadline = time.monotonic() + max(1.0, self._context.config.supervisor.stop_grace_s - 2.0)
         self._take_all()
+        if self._receiver.waiting:
+            # The running minute, cut now, would lack them.
+            log.error("%s: no memory for the last packets; what is held stays in shared memory", self._channel.name)
+            return EXIT_LEFT_IN_MEMORY
         self._intake.flush_held()
         self._intake.follow()
         while time.monotonic() < deadline:

@@ -72,9 +72,10 @@ FLAG_UNTIMED = 8  # it came while the host's clock was set, so its stamp says no
 # Why an epoch began, by number in an EPOCH record's flags; the names are the files'.
 REASONS = ("start", "radiod_restart", "timestamp_jump", "rate_change")
 
+SIGN, WORD = 1 << 63, (1 << 64) - 1
 # Words of the header page, by index of u64.
 W_MAGIC, W_RECORDS, W_HEAP, W_SSRC = 0, 1, 2, 3
-W_COUNT, W_FIRST, W_RELEASED, W_CLEAN, W_CLOCK = 8, 10, 11, 12, 13
+W_COUNT, W_FIRST, W_RELEASED, W_CLEAN, W_CLOCK, W_SHIFT = 8, 10, 11, 12, 13, 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,15 @@ class Journal:
     @clock_base_ns.setter
     def clock_base_ns(self, value: int) -> None:
         self._words[W_CLOCK] = value
+
+    @property
+    def clock_shift_ns(self) -> int:
+        """What the host's clock was set by since `clock_base_ns` was, as far as it has been seen."""
+        return ((int(self._words[W_SHIFT]) + SIGN) & WORD) - SIGN
+
+    @clock_shift_ns.setter
+    def clock_shift_ns(self, value: int) -> None:
+        self._words[W_SHIFT] = value & WORD
 
     def room(self, size: int = MAX_DATAGRAM, records: int = 1) -> int:
         """Heap offset where the payloads, up to `size` bytes, of so many records may be put.

@@ -213,6 +213,7 @@ class Source:
             if width != self.bytes_per_frame and (exact or overlap):
                 self.bytes_per_frame = width
                 self.end = self.timestamp + self.length // width
+                self._next_timestamp = self.end & 0xFFFF_FFFF
                 return
 
     def _usual_frames(self) -> int:

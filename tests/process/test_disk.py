@@ -233,3 +233,21 @@ def test_start_on_a_disk_that_is_full_or_read_only(names: Names, disk: SmallDisk
     check_data_dir(disk.folder)
     disk.remount("ro")
     check_data_dir(disk.folder)
+
+
+def test_packets_that_found_no_memory_at_the_stop_are_for_the_next_start(
+    names: Names, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fast_channel(names, tmp_path) as fast:
+        worker = fast.worker()
+        fast.send(50)
+        fast.work(worker, lambda: fast.record.packets_received == fast.sent, "most of the minute")
+        fast.send(5)
+        with monkeypatch.context() as full:
+            full.setattr(os, "pwritev", lambda *_: 0)
+            assert worker.leave() == worker_module.EXIT_LEFT_IN_MEMORY
+        assert not fast.files(), "a file now would lack them"
+        successor = fast.worker()
+        fast.send(10)
+        fast.work(successor, lambda: fast.record.minutes_written == 1, "the minute")
+        assert fast.minutes() == [0]

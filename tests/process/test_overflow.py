@@ -59,9 +59,19 @@ def test_what_the_filter_refuses_is_no_overflow(names: Names, tmp_path: Path) ->
 def test_a_full_buffer_counts_only_after_a_time_away() -> None:
     """What is lost while the worker keeps its rhythm was lost on the way; the queue may be full the moment after."""
     counter, full = Overflow(), (400_000, 400_000)
-    counter.before(full, 0, 10 * SECOND)
+    counter.before(full, 0, 10 * SECOND, 2.0)
     assert [counter.after(True, 5), counter.after(True, 5)] == [0, 5], "the first time away is unknown"
-    counter.before(full, 5, 12 * SECOND)
+    counter.before(full, 5, 12 * SECOND, 2.0)
     assert [counter.after(True, 9), counter.after(True, 9)] == [0, 0]
-    counter.before(full, 9, 15 * SECOND)
+    counter.before(full, 9, 15 * SECOND, 2.0)
     assert [counter.after(True, 12), counter.after(True, 12)] == [0, 3]
+
+
+def test_time_away_is_by_what_was_meant() -> None:
+    """A small buffer is looked at often, and lost from sooner."""
+    for pause_s, dropped in ((0.5, 3), (1.0, 0)):
+        counter, full = Overflow(), (400_000, 400_000)
+        counter.before((0, 400_000), 0, 10 * SECOND, pause_s)
+        counter.after(True, 0)
+        counter.before(full, 0, 11 * SECOND, pause_s)
+        assert [counter.after(True, 3), counter.after(True, 3)] == [0, dropped]

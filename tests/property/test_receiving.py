@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from helpers import new_names
 from pipeline import receiver
 from pipeline.config import Channel, Recorder
-from pipeline.landing import SLOTS
+from pipeline.landing import LANDING_SIZE, SLOTS, Landing
 from pipeline.receiver import Receiver
 from pipeline.segments import create_segment
 from pipeline.shm import Segment
@@ -260,3 +262,52 @@ def test_the_longest_datagram_and_the_empty_one_come_through() -> None:
         lengths = made.journal.records(made.journal.first)["length"]
         assert max(lengths) == largest - largest % 4 and 36_000 in lengths
         assert made.rejected.bad == 1
+
+
+def held_kb(segment: Segment) -> int:
+    return os.fstat(segment.fileno()).st_blocks // 2
+
+
+def test_long_datagrams_do_not_keep_memory() -> None:
+    with station() as at:
+        made = intake(Journal.attach(at.segment.buf, SSRC) or never())
+        drains = Receiver(at.sock, (), SSRC, made, at.segment)
+        before = held_kb(at.segment)
+        at.send([(0, struct.pack("!BBHII", 0x80, 97, n, 0, SSRC + 1) + bytes(60_000)) for n in range(2 * SLOTS)])
+        assert drains.drain() == 2 * SLOTS
+        assert held_kb(at.segment) - before < 100
+
+
+def test_a_datagram_that_found_no_memory_is_one_datagram() -> None:
+    """The kernel drops it and says so once; what comes after it is not touched."""
+    lot = datagrams(["next"] * 10, 0, 0)
+    with station() as at:
+        made = intake(Journal.attach(at.segment.buf, SSRC) or never())
+        drains = Receiver(at.sock, (), SSRC, made, at.segment)
+        at.send(lot)
+        fault = OSError(errno.EFAULT, "Bad address")
+        real = drains._landing.receive
+        with patch.object(drains._landing, "receive", side_effect=[fault, real(at.sock), 0]):
+            assert drains.drain() == len(lot) + 1
+        assert (made.rejected.bad, made.received, drains.full) == (1, len(lot), False)
+
+
+def test_what_the_journal_has_no_memory_for_waits_where_it_came_down() -> None:
+    lot = datagrams(["next"] * 10, 0, 0)
+    with station() as at:
+        made = intake(Journal.attach(at.segment.buf, SSRC) or never())
+        drains = Receiver(at.sock, (), SSRC, made, at.segment)
+        at.send(lot)
+        with patch("os.pwritev", return_value=0):
+            assert drains.drain() == 0
+        assert drains.full and drains.waiting and not made.received
+        assert drains.drain() == len(lot)
+        assert made.received == len(lot) and not drains.waiting
+
+
+def test_a_landing_that_was_being_made_is_new() -> None:
+    memory = memoryview(bytearray(LANDING_SIZE))
+    Landing(memory)
+    half = memoryview(bytearray(LANDING_SIZE))
+    half[4096 : 4096 + 32] = memory[4096 : 4096 + 32]
+    assert not Landing(half).waiting

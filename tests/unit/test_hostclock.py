@@ -82,10 +82,14 @@ def test_setting_the_clock_is_seen_and_taken_off(clocks: Clocks, journal: Journa
 
 
 def test_successor_goes_on_with_the_same_clock(clocks: Clocks, journal: Journal) -> None:
-    RecorderClock(journal, "X").look()
-    clocks.set_ns += 7 * S
+    first = RecorderClock(journal, "X")
+    clocks.set_ns -= 3 * S
+    first.look()
+    clocks.set_ns += 7 * S + 427
     again = RecorderClock(Journal(journal.buffer, SHAPE), "X")
-    assert again.shift_ns == 7 * S
+    assert (again.shift_ns, again.settled) == (-3 * S, True), "to the nanosecond: stamps are told apart by it"
+    again.look()
+    assert (again.shift_ns, again.settled) == (4 * S + 427, False), "what came in between is no evidence"
 
 
 def test_suspend_is_no_setting(clocks: Clocks, journal: Journal) -> None:

@@ -423,6 +423,16 @@ def test_width_is_measured_where_packets_follow_each_other() -> None:
     assert (source.bytes_per_frame, source.end) == (4, 4160)
 
 
+def test_a_width_learned_from_a_stranger_moves_no_packet() -> None:
+    """A forged packet far ahead makes samples look wider; the next one of the stream still goes where it says."""
+    source = begun(10, length=960, frames=240)
+    source.admit(Arrival(False, 1009, 9 * 240 + 130, 960, HOME, 0))
+    source.give_up_held()
+    found = packet(10, length=960, frames=240)
+    assert source.run_end(lot(found), 0, 7, 9000) == 0
+    assert source.admit(found) is PLACE and source.extended_timestamp == 2400
+
+
 def test_first_wide_packet_followed_by_a_loss() -> None:
     source = begun(10)
     source.admit(Arrival(False, 10, 3200, 1440, HOME, 0))

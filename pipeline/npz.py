@@ -48,8 +48,9 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
 
     `level` 0 stores, 1 to 3 are isal's levels, 4 to 9 zlib's.
 
-    Raises FileExists when the name is taken and OSError when the disk refuses; neither
-    leaves anything behind but, after a crash, a name that ends in `.tmp`.
+    Raises TypeError for object and record arrays, ValueError for a name that is not ASCII and for more than a zip
+    holds, FileExists when the name is taken and OSError when the disk refuses. Nothing is left behind then but, after
+    a crash, a name that ends in `.tmp`.
     """
     _make_folder(path.parent)
     if path.exists():
@@ -106,6 +107,8 @@ def _make_folder(folder: Path) -> None:
 def _add(archive: ZipArchive, name: str, array: npt.NDArray[Any]) -> None:
     if array.dtype.hasobject:
         raise TypeError(f"{name}: an object array cannot be read without pickle")
+    if array.dtype.kind == "V":
+        raise TypeError(f"{name}: an array of {array.dtype} would lose its fields; give each an array of its own")
     array = np.asarray(array, order="C")
     large = array.nbytes > SMALL
     content = array.reshape(-1).view(np.uint8).data if large else array.tobytes()

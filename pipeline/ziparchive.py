@@ -41,12 +41,21 @@ class ZipArchive:
         self._level = level
         self._at = 0
         self._directory: list[bytes] = []
+        self._names: set[str] = set()
 
     def add(self, name: str, parts: Sequence[memoryview | bytes], deflate: bool) -> None:
-        """A member made of the bytes of `parts`, stored unless `deflate`; ValueError when it does not fit."""
+        """A member made of the bytes of `parts`, stored unless `deflate`.
+
+        Raises ValueError, and adds nothing, when it does not fit or has a name that is taken or not ASCII.
+        """
+        if not name.isascii():
+            raise ValueError(f"{name!a}: a member's name must be ASCII")
+        if name in self._names:
+            raise ValueError(f"{name}: a member of that name is in the archive already")
         size, begin = sum(map(len, parts)), self._at
         if begin + size > LIMIT:
             raise ValueError(f"{name}: {size} bytes are more than the archive's {LIMIT} leave room for")
+        self._names.add(name)
         deflate = deflate and self._level > 0
         method = DEFLATED if deflate else STORED
         crc = 0

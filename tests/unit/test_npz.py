@@ -6,7 +6,9 @@ import errno
 import os
 import random
 import resource
+import shutil
 import stat
+import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -136,6 +138,26 @@ def test_object_arrays_are_refused(path: Path) -> None:
     with pytest.raises(TypeError, match="ntp_offset_ms"):
         write(path, {"ntp_offset_ms": np.array(None)}, 2)
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["i4,f8", "V8", [("at", "i8")]])
+def test_arrays_of_records_are_refused(path: Path, kind: Any) -> None:
+    with pytest.raises(TypeError, match="gaps: "):
+        write(path, {"gaps": np.zeros(2, kind)}, 2)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_name_that_is_not_ascii_is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="must be ASCII"):
+        write(path, {"größe": np.zeros(2)}, 2)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("unzip") is None, reason="unzip is not installed")
+@pytest.mark.parametrize("level", [0, 2, 6])
+def test_unzip_finds_no_fault(path: Path, level: int) -> None:
+    write(path, arrays(), level)
+    subprocess.run(["unzip", "-tq", path], check=True, capture_output=True)
 
 
 @pytest.mark.parametrize("hard_links", [True, False])

@@ -58,6 +58,26 @@ def test_unzip_finds_no_fault(tmp_path: Path) -> None:
     subprocess.run(["unzip", "-tq", "x.zip"], cwd=tmp_path, check=True, capture_output=True)
 
 
+def test_name_that_is_taken_is_refused() -> None:
+    """Readers take the one or the other."""
+    file = io.BytesIO()
+    made = ZipArchive(file, 2)
+    made.add("some", (b"1",), deflate=False)
+    with pytest.raises(ValueError, match="some: a member of that name is in the archive already"):
+        made.add("some", (b"2",), deflate=False)
+    made.close()
+    with zipfile.ZipFile(file) as found:
+        assert {name: found.read(name) for name in found.namelist()} == {"some": b"1"}
+
+
+@pytest.mark.parametrize("name", ["Zürich.npy", "\udcff"])
+def test_name_that_is_not_ascii_is_refused(name: str) -> None:
+    made = ZipArchive(io.BytesIO(), 2)
+    with pytest.raises(ValueError, match="a member's name must be ASCII") as caught:
+        made.add(name, (b"1",), deflate=False)
+    assert ascii(name) in str(caught.value)
+
+
 def test_more_than_a_zip_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.ziparchive.LIMIT", 1000)
     made = ZipArchive(io.BytesIO(), 2)

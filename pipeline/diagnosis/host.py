@@ -21,6 +21,7 @@ from pipeline import DISTRIBUTION
 from pipeline.addresses import RTP_PORT
 from pipeline.config import Channel, Config
 from pipeline.diagnosis.finding import Finding, fail, ok, warn
+from pipeline.landing import LANDING_SIZE, reserved
 from pipeline.shm import segment_name
 from pipeline.sockets import (
     BUFFER_WARNING_S,
@@ -138,13 +139,15 @@ def shared_memory(config: Config, folder: Path = SHM_DIR) -> Iterator[Finding]:
         yield fail("shm", f"{folder}: {error.strerror}", f"sudo mount -t tmpfs tmpfs {folder}")
         return
     channels, minutes = config.enabled_channels, config.recorder.buffer_minutes
-    wanted = sum(geometry(c.sample_rate_hz, minutes).size for c in channels)
+    samples = sum(geometry(c.sample_rate_hz, minutes).size for c in channels)
+    wanted = samples + len(channels) * LANDING_SIZE
+    least = samples * 2 / minutes + len(channels) * sum(length for _, length in reserved())
     used = sum(path.stat().st_blocks * 512 for path in _segments(config.recorder.instance, folder))
     free = room.f_bavail * room.f_frsize + used
     told = f"{folder} has {free / 1e6:.0f} MB for {len(channels)} channels"
     mend = f"sudo mount -o remount,size={(wanted >> 20) + 64}M {folder}, or lower recorder.buffer_minutes"
-    if wanted and free < wanted * 2 / minutes:
-        yield fail("shm", f"{told}, two minutes of them take {wanted * 2 / minutes / 1e6:.0f} MB", mend)
+    if free < least:
+        yield fail("shm", f"{told}, two minutes of them take {least / 1e6:.0f} MB", mend)
     elif free < wanted:
         yield warn("shm", f"{told}, {minutes} minutes of them may take {wanted / 1e6:.0f} MB", mend)
     else:

@@ -21,7 +21,9 @@ from pipeline.ntp.reading import KernelState
 from pipeline.ntp.rows import Row, RowState
 from pipeline.radiod import ChannelStatus
 from pipeline.records import NtpRecord, NtpState
+from pipeline.segments import create_segment
 from pipeline.shm import Segment, segment_name
+from pipeline.stream.journal import geometry
 from pipeline.supervision import instance as instances
 
 GROUP = "239.1.2.55"
@@ -233,19 +235,35 @@ def test_the_kernels_counters_are_read() -> None:
     assert {"InDatagrams", "RcvbufErrors"} <= host.udp_counters().keys()
 
 
+def room_in_shm(free: int, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    """What is found when so many bytes are free."""
+    values = list(os.statvfs("/"))
+    values[1], values[4] = 1, free  # f_frsize, f_bavail
+    with monkeypatch.context() as patch:
+        patch.setattr(host.os, "statvfs", lambda _path: os.statvfs_result(values))
+        return next(host.shared_memory(CONFIG))
+
+
 def test_too_little_shared_memory_says_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = os.statvfs("/")
     for free, verdict in ((10 << 20, "fail"), (40 << 20, "warn"), (400 << 20, "ok")):
-
-        def tell(_path: Any, free: int = free) -> Any:
-            values = list(room)
-            values[1], values[4] = 1, free  # f_frsize, f_bavail
-            return os.statvfs_result(values)
-
-        monkeypatch.setattr(host.os, "statvfs", tell)
-        found = next(host.shared_memory(CONFIG))
+        found = room_in_shm(free, monkeypatch)
         assert str(found.verdict) == verdict, found
         assert verdict == "ok" or "remount,size=" in found.mend
+
+
+def test_all_of_a_channels_segment_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = create_segment(f"doctor-{os.getpid()}", WWV, CONFIG.recorder)
+    segment.unlink()
+    size = segment.size
+    segment.close()
+    assert f"take at most {size / 1e6:.0f} MB" in room_in_shm(size, monkeypatch).found
+    short = room_in_shm(size - 1, monkeypatch)
+    assert short.verdict is Verdict.WARN
+    assert f"may take {size / 1e6:.0f} MB" in short.found
+    assert f"size={(size >> 20) + 64}M" in short.mend
+    # What comes down needs its place however few the minutes are.
+    samples = geometry(WWV.sample_rate_hz, CONFIG.recorder.buffer_minutes).size * 2 // CONFIG.recorder.buffer_minutes
+    assert room_in_shm(samples + (200 << 10), monkeypatch).verdict is Verdict.FAIL
 
 
 def test_shared_memory_that_is_not_there(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ struct grape_channel { /* 432 bytes */
     int64_t  anchor_uncertainty_ns;     /* 144 bound on the label error, ns */
     double   frequency_hz;              /* 152 carrier, Hz */
     double   write_ms;                  /* 160 duration of the newest write, ms */
-    double   level_dbfs;                /* 168 mean power of the newest second or so, dB relative to full scale */
+    double   level_dbfs;                /* 168 mean power of the newest packet, dB relative to full scale */
     double   completeness_pct;          /* 176 of the newest file, percent */
     double   minute_fill_pct;           /* 184 of the running minute, percent received so far */
     double   radiod_offset_ms;          /* 192 radiod host's clock - this host's clock by a status pair of the last 10 s, ms, at least */

@@ -195,7 +195,7 @@ class _ChannelFields(NamedTuple):
 
 
 class ChannelRecord(_ChannelFields, Record):
-    """One channel as its worker sees it; written a few times a second."""
+    """One channel as its worker sees it; written at every wake-up, each two seconds or more often."""
 
     __slots__ = ()
     LAYOUT: ClassVar[Layout] = Layout(
@@ -221,7 +221,7 @@ class ChannelRecord(_ChannelFields, Record):
         Field("anchor_uncertainty_ns", "q", "bound on the label error, ns"),
         Field("frequency_hz", "d", "carrier, Hz"),
         Field("write_ms", "d", "duration of the newest write, ms"),
-        Field("level_dbfs", "d", "mean power of the newest second or so, dB relative to full scale"),
+        Field("level_dbfs", "d", "mean power of the newest packet, dB relative to full scale"),
         Field("completeness_pct", "d", "of the newest file, percent"),
         Field("minute_fill_pct", "d", "of the running minute, percent received so far"),
         Field(

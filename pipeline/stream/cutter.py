@@ -150,7 +150,7 @@ class Cutter:
     def _looked(self, now: int, newest: int) -> bool:
         """True when the journal was looked through lately and nothing can be due before the next look.
 
-        Doing so several times a second would cost more than receiving.
+        Doing so at every wake-up would nearly always find nothing.
         """
         at, epoch = self._next_look
         return epoch == newest and 0 < at - now <= LOOK_NS

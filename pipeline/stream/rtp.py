@@ -134,7 +134,7 @@ def decode_s16(payload: memoryview | bytes, encoding: str, out: npt.NDArray[np.i
 def mean_power(payload: memoryview, encoding: str, frames: int) -> float:
     """Mean |iq|^2 of a payload's first `frames` frames, full scale 1.
 
-    Without numpy: of one packet, once a second, that is ten times as fast, since what it needs is not in the caches.
+    Without numpy: of one packet every two seconds, what that needs is not in the caches.
     """
     dtype = _DTYPES[encoding]
     values = struct.unpack_from(f"{dtype.str[0]}{2 * frames}{dtype.char}", payload)

@@ -28,7 +28,7 @@ from pipeline.records import (
 from pipeline.stream.rtp import ENCODING_NUMBERS
 
 SECOND_NS = 1_000_000_000
-# Workers write their records a few times a second.
+# Workers write their records every two seconds, or more often.
 WORKER_STALE_S = 10.0
 SILENT_WARN_S = 5.0
 SILENT_CRIT_S = 60.0

@@ -27,9 +27,11 @@ LEAST_SPAN_S = 30.0
 FEWEST_FOR_A_SLOPE = 20
 UNKNOWN_SLOPE = 100_000.0
 STEEPEST = 300_000.0
-# Earlier by so much than all but a few others is torn, not early: the bound is crossed by nothing true.
+# Earlier by so much than all but a few others is torn, if it is one alone among others: what was sent in time
+# is followed by more of it, and so many in a row are believed against any number of late ones.
 TORN_NS = 10e6
 FEW, FEW_OF = 9, 20
+BELIEVED = 3
 # What has been late for so long without one exception is late for good: samples were lost.
 LOST_S = 60.0
 FEWEST_LOST = 30
@@ -49,7 +51,8 @@ class Fit:
     """A lower envelope: `level` (ns) at x = 0 and `slope` (ns per second), true within `doubt_at`.
 
     `excess` is how much later than the line, ns, all recent points lie, or all lay before the
-    line was moved to them: either samples were lost or everything was delayed, and nothing here can tell which.
+    line was moved to them: either samples were lost or everything was delayed, and nothing here can tell which. Or how
+    much earlier than the line a few points are of which nothing tells yet whether they are torn.
     `spread` is how late half of the points are, ns; `span` how many seconds they cover.
     """
 
@@ -76,25 +79,34 @@ def fit(x: Floats, late: Floats, slope: float | None = None, slope_doubt: float 
 
     With `slope` only the level is sought; `slope_doubt` is how far that slope may be off.
     """
-    x, late = _without_torn(x, late)
+    x, late, against = _without_torn(x, late)
     found = _line(x, late, slope, slope_doubt)
     above = late - found.level - found.slope * x
     seam, step = _lost(x, above)
     if seam:
-        return replace(_line(x[seam:], late[seam:], slope, slope_doubt), excess=step)
+        return replace(_line(x[seam:], late[seam:], slope, slope_doubt), excess=max(step, against))
     # What all of the last seconds have in common, where it is more than such seconds usually have.
     usual = (0.0, *np.quantile(above, USUAL).tolist())
     excess = [float(above[x > x[-1] - last_s].min()) - late_ns for last_s, late_ns in zip(RECENT_S, usual, strict=True)]
-    return replace(found, excess=max(excess))
+    return replace(found, excess=max(against, *excess))
 
 
-def _without_torn(x: Floats, late: Floats) -> tuple[Floats, Floats]:
+def _without_torn(x: Floats, late: Floats) -> tuple[Floats, Floats, float]:
+    """The points that are not torn, and by how much, ns, those left out without being sure of it are earlier."""
+    # The doubt of so few is all that they differ by.
+    if len(x) <= EDGE + 1:
+        return x, late, 0.0
     few = min(max(FEW, len(x) // FEW_OF), len(x) // 3)
-    if not few:
-        return x, late
     level = late - _trend(x, late) * (x - x[0])
-    kept = level >= np.partition(level, few)[few] - TORN_NS
-    return x[kept], late[kept]
+    early = level < np.partition(level, few)[few] - TORN_NS
+    least, against = float(level[~early].min()), 0.0
+    turns = np.flatnonzero(np.diff(early, prepend=False, append=False)).tolist()
+    for first, stop in zip(turns[::2], turns[1::2], strict=True):
+        if stop - first >= BELIEVED:
+            early[first:stop] = False
+        elif stop - first > 1 or first == 0 or stop == len(x):
+            against = max(against, least - float(level[first:stop].min()))
+    return x[~early], late[~early], against
 
 
 def _trend(x: Floats, late: Floats) -> float:

@@ -41,6 +41,34 @@ def test_few_torn_points_do_not_count_and_many_do() -> None:
     assert fit(x, points).at(50.0) < -290 * MS
 
 
+@pytest.mark.parametrize("by_ms", [40, 3000])
+@pytest.mark.parametrize(
+    ("before_s", "early_s", "after_s"),
+    [(a, n, b) for n in (1, 2, 3, 8, 9, 10, 20) for a in (0, 20, 500) for b in (0, 20, 500) if n > 1 or not (a and b)],
+)
+def test_those_in_time_are_in_the_bound_however_few(before_s: int, early_s: int, after_s: int, by_ms: int) -> None:
+    """All others are late. One alone among others cannot be told from a torn one."""
+    rng = np.random.default_rng(early_s)
+    count = before_s + early_s + after_s
+    x, points = np.arange(1.0 - count, 1.0), rng.uniform(0, 2 * MS, count)
+    points[:before_s] += by_ms * MS
+    points[before_s + early_s :] += by_ms * MS
+    for slope in (None, 0.0):
+        found = fit(x, points, slope)
+        for at in (-60.0, 0.0):
+            bound = found.doubt_at(at) + found.excess + found.spread / 4 + 2 * MS
+            assert abs(found.at(at)) < bound
+
+
+def test_three_in_a_row_are_believed_and_two_are_not_yet() -> None:
+    points = np.full(50, 3000 * MS)
+    points[-2:] = 0.0
+    waiting = fit(np.arange(50.0), points)
+    assert (waiting.at(49.0), waiting.excess) == (3000 * MS, 3000 * MS)
+    points[-3] = 0.0
+    assert fit(np.arange(50.0), points).at(49.0) < 20 * MS
+
+
 def test_short_stretch_says_nothing_of_the_rate_and_doubts_accordingly() -> None:
     found = fit(np.arange(20.0), np.arange(20.0) * 50_000)
     assert found.slope == 0.0

@@ -112,6 +112,28 @@ class Progress:
             free_bytes=before.disk_free_bytes,
         )
 
+    def record(self) -> ChannelRecord:
+        """What of the channel's record is the worker's own doing, and what `after` takes up; the rest is unknown."""
+        return ChannelRecord(
+            started_monotonic_ns=self.started_ns,
+            last_packet_monotonic_ns=self.last_packet_ns,
+            last_status_monotonic_ns=self.last_status_ns,
+            last_minute_utc_s=self.last_minute_s,
+            last_write_monotonic_ns=self.last_write_ns,
+            minutes_written=self.written,
+            minutes_dropped=self.dropped,
+            socket_dropped=self.socket_dropped,
+            gap_events=self.gaps,
+            bytes_written=self.bytes,
+            disk_free_bytes=self.free_bytes,
+            write_ms=self.write_ms,
+            completeness_pct=self.completeness_pct,
+            radiod_offset_ms=self.radiod.offset_ms,
+            overload_age_s=self.radiod.overload_age_s,
+            radiod_flags=self.radiod.flags,
+            pid=self.pid,
+        )
+
     def add_files(self, written: Written) -> None:
         """Count what is now on disk."""
         self.gaps += sum(len(minute.gaps) for minute in written.cut.minutes)
@@ -147,41 +169,24 @@ def describe(
     now_utc = cutter.now_utc(progress.silent_ns(now_ns), host)
     progress.radiod.look(intake, progress.last_status_ns, now_ns, host.shift_ns)
     state, reason = (ChannelState.STOPPED, "") if stopped else _state(channel, intake, progress, now_ns)
-    return ChannelRecord(
+    return progress.record().replace(
         heartbeat_monotonic_ns=now_ns,
-        started_monotonic_ns=progress.started_ns,
-        last_packet_monotonic_ns=progress.last_packet_ns,
-        last_status_monotonic_ns=progress.last_status_ns,
-        last_minute_utc_s=progress.last_minute_s,
-        last_write_monotonic_ns=progress.last_write_ns,
-        minutes_written=progress.written,
-        minutes_dropped=progress.dropped,
         packets_received=intake.received,
         packets_lost=source.lost,
         packets_late=intake.late,
         packets_duplicate=source.duplicates,
         packets_reordered=intake.reordered,
         packets_bad=source.bad,
-        socket_dropped=progress.socket_dropped,
-        gap_events=progress.gaps,
-        bytes_written=progress.bytes,
-        disk_free_bytes=progress.free_bytes,
         anchor_uncertainty_ns=anchor.uncertainty_ns if anchor else UNKNOWN_NS,
         frequency_hz=float(channel.frequency_hz),
-        write_ms=progress.write_ms,
         level_dbfs=_level_dbfs(intake, channel.encoding),
-        completeness_pct=progress.completeness_pct,
         minute_fill_pct=_fill_pct(intake, now_utc),
-        radiod_offset_ms=progress.radiod.offset_ms,
-        overload_age_s=progress.radiod.overload_age_s,
         oldest_wait_s=_oldest_wait_s(cutter, now_utc),
-        pid=progress.pid,
         ssrc=channel.ssrc,
         sample_rate_hz=epoch.rate_hz if epoch else channel.sample_rate_hz,
         epoch_id=epoch.id if epoch else 0,
         socket_buffer_bytes=buffer_bytes,
         backlog=_backlog(cutter, now_utc),
-        radiod_flags=progress.radiod.flags,
         state=state,
         anchor_source=anchor.source if anchor else AnchorSource.NONE,
         owned=int(isinstance(intake.announcements.latest, BriefStatus) and intake.announcements.latest.is_ours),

@@ -28,6 +28,15 @@ def test_level_is_told_though_statuses_came_after_the_packets() -> None:
     assert math.isfinite(record.level_dbfs)
 
 
+def test_a_successor_goes_on_from_what_was_said() -> None:
+    to = Recording()
+    said = Progress(1, written=2, dropped=3, last_minute_s=60, last_write_ns=4, last_packet_ns=5, completeness_pct=99.0)
+    said.socket_dropped, said.gaps, said.bytes, said.free_bytes = 6, 7, 8, 9
+    record = describe(Channel("X", 10e6, to.ssrc), to.intake, to.cutter, said, 10, 11, to.host, False)
+    said.started_ns = 12
+    assert Progress.after(record, 12) == said
+
+
 FIELDS = {
     StatusType.AGC_ENABLE: 1, StatusType.AD_OVER: 5, StatusType.SAMPLES_SINCE_OVER: 400, StatusType.INPUT_SAMPRATE: 100,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Packets and status datagrams in the order they were admitted, in shared memory.
 
-A channel's segment is a header page, a checkpoint cell (see `pipeline.shm.Cell`), a ring
+A channel's segment is a header page, a checkpoint cell (see `pipeline.cells.Cell`), a ring
 of fixed-size records and a heap of payload bytes. A record says what came, when, and
 where its payload lies; nothing else has to survive a worker, because everything else is a
 function of the records. Payloads that follow one another on the wire follow one another
@@ -88,7 +88,7 @@ class Geometry:
     @property
     def index_offset(self) -> int:
         """Where the ring of records begins, bytes."""
-        # Two slots and a header; see shm.cell_size. Rounded up to whole pages.
+        # Two slots and a header; see cells.cell_size. Rounded up to whole pages.
         return HEADER_SIZE + 2 * (CHECKPOINT_SIZE + PAGE)
 
     @property

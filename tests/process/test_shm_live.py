@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cells import CELL_HEADER, FILLING, Cell, cell_size, slot_size
 from pipeline.records import NtpRecord, NtpState
-from pipeline.shm import CELL_HEADER, FILLING, Board, Cell, Segment, cell_size, segment_name, slot_size
+from pipeline.shm import Board, Segment, segment_name
 
 LONG = os.environ.get("GRAPE_LONG") == "1"
 READS = 10_000_000 if LONG else 1_000_000

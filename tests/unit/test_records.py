@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import shm
+from pipeline import cells, shm
 from pipeline.layout import Field, Layout, Record
 from pipeline.records import (
     UNKNOWN_NS,
@@ -159,7 +159,7 @@ def test_the_c_header_has_the_segments_constants() -> None:
     text = HEADER.read_text()
     assert f"#define GRAPE_MAGIC UINT64_C(0x{shm.MAGIC:016x})" in text
     assert f"#define GRAPE_VERSION {shm.VERSION}u" in text
-    assert f"#define GRAPE_READ_TRIES {shm.READ_TRIES}" in text
+    assert f"#define GRAPE_READ_TRIES {cells.READ_TRIES}" in text
     assert f"#define GRAPE_DIAGNOSTICS_SIZE {shm.DIAGNOSTICS_SIZE} " in text
     header = re.search(r"^struct grape_header .*?^}", text, re.M | re.S)
     assert header is not None

@@ -33,6 +33,8 @@ NEAR_NS = 11 * SECOND // 10
 # a leap second fits.
 WAIT_SHARE = 0.6
 LEAST_WAIT_NS = SECOND // 5
+# Silence is time only after so long: what was held up for less still finds its minute, and the journal has room.
+SILENCE_NS = 20 * SECOND
 # Whether a minute is over is looked at no more often than this; as long as a timeline has no anchor in force, evidence
 # may still bring it nearer.
 LOOK_NS = MINUTE
@@ -114,7 +116,7 @@ class Cutter:
         return None if proposed is None else self.tones.instead_of(proposed, epoch.id, current)
 
     def due(self, silent_ns: int, host: HostClock, flush: bool = False) -> int | None:
-        """UTC (ns) of the next minute that can be cut; None if there is none yet.
+        """UTC (ns) of the next minute that can be cut, `silent_ns` after the newest packet came; None if there is none.
 
         With `flush` the running minute counts too, whatever the time.
         """
@@ -122,7 +124,7 @@ class Cutter:
             return None
         if self.again is not None:
             return self.again.utc_ns
-        now = self.now_utc(silent_ns, host)
+        now = self.now_utc(silent_ns if silent_ns >= SILENCE_NS else 0, host)
         if now is None and not flush:
             return None
         newest = self._intake.epochs[-1].id if self._intake.epochs else 0

@@ -243,17 +243,42 @@ def test_silent_stream_gets_its_minute_by_the_clock() -> None:
 def test_stream_that_goes_on_after_a_silent_cut_loses_nothing() -> None:
     to, stream = Recording(), Sent(T0)
     play(to, stream, range(55 * 50))
-    to.advance(silent_ns=10 * SECOND)
-    play(to, stream, range(65 * 50, 130 * 50))
+    to.advance(silent_ns=20 * SECOND)
+    play(to, stream, range(75 * 50, 130 * 50))
     minutes = to.finish()
     assert [gap.cause for minute, _, _ in minutes[:2] for gap in minute.gaps] == ["unknown", "network"]
-    assert np.array_equal(minutes[1][1][5 * REAL :], counter_iq(65 * REAL, 55 * REAL))
+    assert np.array_equal(minutes[1][1][15 * REAL :], counter_iq(75 * REAL, 45 * REAL))
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 2.0])
+@pytest.mark.parametrize("held_s", [1, 3, 6, 10, 19])
+def test_packets_held_up_over_a_minutes_end_are_in_their_minute(held_s: int, grace_s: float) -> None:
+    to, stream = Recording(grace_s=grace_s), Sent(T0)
+    play(to, stream, range(59 * 50))
+    for tenths in range(10 * held_s):
+        to.advance(silent_ns=tenths * SECOND // 10)
+    for number in range(59 * 50, (59 + held_s) * 50):
+        stream.send(to, number, delay_ns=stream.time_ns((59 + held_s) * REAL) - stream.time_ns(number * 320))
+        to.advance()
+    play(to, stream, range((59 + held_s) * 50, 130 * 50))
+    minutes = [minute for minute, _, _ in to.finish()]
+    assert to.intake.late == 0
+    assert [gap.cause for minute in minutes for gap in minute.gaps] == ["stop"]
+    assert sum(minute.packets_received for minute in minutes) == 130 * 50
+
+
+def test_stream_that_ends_just_before_the_minute_has_its_file_within_half_a_minute() -> None:
+    to, stream = Recording(), Sent(T0)
+    play(to, stream, range(60 * 50 - 1))
+    for second in range(30):
+        to.advance(silent_ns=second * SECOND)
+    assert [minute.utc_ns for minute, _, _ in to.minutes] == [T0]
 
 
 def test_packets_of_a_minute_that_was_cut_in_silence_are_late() -> None:
     to, stream = Recording(), Sent(T0)
     play(to, stream, range(55 * 50))
-    to.advance(silent_ns=10 * SECOND)
+    to.advance(silent_ns=20 * SECOND)
     play(to, stream, range(55 * 50, 130 * 50))
     minutes = to.finish()
     assert to.intake.late == 250 and minutes[1][0].packets_late == 250

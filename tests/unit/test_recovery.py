@@ -159,7 +159,7 @@ def test_nothing_left_in_the_journal_is_no_new_start() -> None:
     """All of it was written; the stream goes on after the crash, late packets and copies too."""
     to, stream = Recording(), Sent(T0)
     play(to, stream, [n for n in range(3000) if n != 2900])
-    to.advance(silent_ns=10 * SECOND)
+    to.advance(silent_ns=20 * SECOND)
     assert to.journal.first == to.journal.count
     to.crash()
     stream.send(to, 2900, delay_ns=20 * SECOND)

@@ -104,5 +104,5 @@ class _Api:
         try:
             chosen = self._supervisor.restart(names, time.monotonic_ns())
         except PipelineError as error:
-            return 404, {"error": str(error), "code": error.exit_code, "known": list(self._supervisor.seats)}
+            return 404, {"error": str(error), "code": error.exit_code, "known": self._supervisor.seats.ids}
         return 202, {"restarting": chosen}

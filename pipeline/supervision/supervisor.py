@@ -15,25 +15,26 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from pipeline import EXIT_OK, EXIT_USAGE, PipelineError
-from pipeline.config import Channel, Config
+from pipeline import EXIT_OK, PipelineError
+from pipeline.config import Config
 from pipeline.logs import effective_level, fields
 from pipeline.process import HAND_OVER_SIGNAL, STOP_SIGNALS
-from pipeline.records import ChannelRecord, ChildState
+from pipeline.records import ChildState
 from pipeline.shm import Board
 from pipeline.supervision import signals
 from pipeline.supervision.alerts_guard import AlertsGuard
 from pipeline.supervision.changes import Plan, plan
 from pipeline.supervision.child import LEVEL_SIGNAL, SharedLevel, spawn
 from pipeline.supervision.control import ControlServer, Handler
-from pipeline.supervision.crew import Child, Seat, monitor_limits, open_ahead, reason_of, worker_limits
+from pipeline.supervision.crew import Child, Seat, monitor_limits, open_ahead, worker_limits
 from pipeline.supervision.fdstore import SocketStore
 from pipeline.supervision.instance import check_data_dir
 from pipeline.supervision.notify import Notifier
-from pipeline.supervision.parts import Assignment, Parts, Sockets
+from pipeline.supervision.parts import Assignment, Parts
 from pipeline.supervision.publication import Publisher
 from pipeline.supervision.restarts import SECOND_NS, Action
 from pipeline.supervision.rolling import Rolling
+from pipeline.supervision.seats import Seats
 from pipeline.supervision.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,6 @@ STARTING_NS = SECOND_NS // 20
 PAUSE_NS = 2 * SECOND_NS
 # How a child ends that was asked to: flushed, handed over, or before it had its own signal handlers.
 EXPECTED = (EXIT_OK, os.EX_TEMPFAIL, -HAND_OVER_SIGNAL)
-
-
-class UnknownChannel(PipelineError):
-    """A channel was named that is not there."""
-
-    exit_code = EXIT_USAGE
 
 
 class Supervisor:
@@ -69,7 +64,6 @@ class Supervisor:
         self.config = config
         self.board = board
         self.monitor = Child("ntp", monitor_limits(config))
-        self.seats: dict[str, Seat] = {}
         self.stopping = False
         self._parts = parts
         self._control = control
@@ -84,6 +78,7 @@ class Supervisor:
         self._pid = os.getpid()
         self._publish_ns = time.monotonic_ns()
         self._publisher = Publisher(config.recorder.instance, board, notifier, self._publish_ns)
+        self.seats = Seats(parts, board, self._store, self._publisher.clear)
         self._session_id = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.urandom(3).hex()}"
 
     # Starting
@@ -91,35 +86,17 @@ class Supervisor:
     def start(self) -> None:
         """Equip every channel, then fork all; PipelineError when not one channel can be recorded."""
         for channel in self.config.enabled_channels:
-            self._add(channel)
-        for seat in self.seats.values():
-            self._equip(seat, time.monotonic_ns())
+            self.seats.add(channel, self.config)
+        for seat in self.seats:
+            self.seats.equip(seat, self.config, time.monotonic_ns())
         self._store.close_rest()
-        fatal = [seat for seat in self.seats.values() if seat.life.state is ChildState.FATAL]
+        fatal = [seat for seat in self.seats if seat.life.state is ChildState.FATAL]
         if fatal and len(fatal) == len(self.seats):
-            self._release_all()
+            self.seats.release_all(self.config.recorder.instance)
             raise PipelineError(f"no channel can be recorded; {fatal[0].name}: {fatal[0].life.reason}")
         self._tick_children(time.monotonic_ns())
         self._publish(time.monotonic_ns())
         self._notifier.send("READY=1")
-
-    def _add(self, channel: Channel) -> None:
-        taken = {seat.index for seat in self.seats.values()}
-        index = next((i for i in range(len(self.board.channels)) if i not in taken), None)
-        if index is None:
-            log.error("%s: not recorded, an instance has room for %d channels", channel.id, len(taken))
-            return
-        self.seats[channel.id] = Seat(index, channel, worker_limits(self.config))
-
-    def _equip(self, seat: Seat, now: int) -> bool:
-        """Sockets and journal for `seat`; False, and FATAL with the reason, when they cannot be had."""
-        try:
-            seat.equip(self._parts, self.config, self._store)
-        except (PipelineError, OSError) as error:
-            seat.life.fail(reason_of(error), now)
-            log.error("%s: %s", seat.name, seat.life.reason)
-            return False
-        return True
 
     # The loop
 
@@ -143,16 +120,16 @@ class Supervisor:
                 self._look_around(now)
                 if not self.stopping:
                     self._alerts.poll(self.config, now)
-                    self._publisher.tell(self.config, self.seats.values(), now)
+                    self._publisher.tell(self.config, self.seats, now)
             self._publisher.feed_watchdog(self._progress(), now)
         self._alerts.end()
-        self._release_all()
+        self.seats.release_all(self.config.recorder.instance)
         return EXIT_OK
 
     def children(self) -> Iterator[Child]:
         """The monitor and the channels' seats."""
         yield self.monitor
-        yield from self.seats.values()
+        yield from self.seats
 
     def _timeout(self, now: int) -> int:
         dues = [child.life.due_ns for child in self.children()]
@@ -190,18 +167,14 @@ class Supervisor:
     def _publish(self, now: int) -> None:
         self._publish_ns = now + HEARTBEAT_NS
         state = ChildState.STOPPING if self.stopping else ChildState.RUNNING
-        self._publisher.publish(state, self.monitor, self.seats.values(), self._alerts.record(now), now)
+        self._publisher.publish(state, self.monitor, self.seats, self._alerts.record(now), now)
 
     def _look_around(self, now: int) -> None:
         if not self.stopping:
-            channels = [(seat, self.board.channels[seat.index].read()) for seat in self.seats.values()]
+            channels = [(seat, self.board.channels[seat.index].read()) for seat in self.seats]
             slept_s = self._surroundings.poll(now, self.config.radiod, channels)
             if slept_s:
                 self._publisher.paused(now, slept_s)
-
-    def _release_all(self) -> None:
-        for seat in self.seats.values():
-            seat.release(self.config.recorder.instance)
 
     # Children
 
@@ -220,21 +193,15 @@ class Supervisor:
             if isinstance(child, Seat):
                 child.worker_ended(status)
                 if child.dropping:
-                    self._remove(child)
+                    self.seats.remove(child, self.config.recorder.instance)
+                    if child.successor is not None and not self.stopping:
+                        self.seats.add(child.successor, self.config)
 
     def _last_words(self, child: Child, pid: int) -> str:
         if not isinstance(child, Seat):
             return ""
         record = self.board.channels[child.index].read()
         return record.reason if record.pid == pid else ""
-
-    def _remove(self, seat: Seat) -> None:
-        seat.release(self.config.recorder.instance, self._store)
-        self.board.channels[seat.index].write(ChannelRecord())
-        self._publisher.clear(seat)
-        del self.seats[seat.name]
-        if seat.successor is not None and not self.stopping:
-            self._add(seat.successor)
 
     def _tick_children(self, now: int) -> None:
         for child in list(self.children()):
@@ -254,7 +221,7 @@ class Supervisor:
 
     def _fork(self, child: Child) -> None:
         now = time.monotonic_ns()
-        if isinstance(child, Seat) and not self._equip(child, now):
+        if isinstance(child, Seat) and not self.seats.equip(child, self.config, now):
             return
         comm, run = (child.name, self._worker(child)) if isinstance(child, Seat) else ("gp-ntp", self._run_monitor)
         try:
@@ -283,7 +250,7 @@ class Supervisor:
         """In the child: close what belongs to the supervisor and to the other channels."""
         self._control.close(unlink=False)
         self._notifier.close()
-        for seat in self.seats.values():
+        for seat in self.seats:
             if seat is not child:
                 seat.forsake()
 
@@ -301,14 +268,14 @@ class Supervisor:
         self._publish_ns = now
         self._rolling.clear()
         self._notifier.send("STOPPING=1")
-        for seat in self.seats.values():
+        for seat in self.seats:
             seat.life.stop(now, hand_over)
         self.monitor.life.retire(now)
         self._alerts.stop()
 
     def _stop_in_order(self, now: int) -> None:
         # Workers put the NTP record into the files they flush, so the monitor goes last.
-        if self.stopping and not any(seat.life.alive for seat in self.seats.values()):
+        if self.stopping and not any(seat.life.alive for seat in self.seats):
             self.monitor.life.stop(now)
 
     def restart(self, names: list[str], now: int) -> list[str]:
@@ -316,17 +283,14 @@ class Supervisor:
 
         Returns the names of what will be restarted; UnknownChannel changes nothing.
         """
-        known = {seat.channel.name: seat for seat in self.seats.values()} | self.seats
-        unknown = [name for name in names if name not in known and name != self.monitor.name]
-        if unknown:
-            raise UnknownChannel(f"unknown channel {', '.join(unknown)}; there are {', '.join(self.seats)}")
-        seats = [known[name] for name in names if name in known] if names else list(self.seats.values())
-        self._rolling.add(dict.fromkeys(seats))
+        wanted = [name for name in names if name != self.monitor.name]
+        seats = self.seats.named(wanted) if names else list(self.seats)
+        self._rolling.add(seats)
         monitor = self.monitor.name in names
         if monitor:
             self.monitor.life.restart(now)
         self._publish_ns = now
-        return [self.monitor.name] * monitor + [seat.name for seat in dict.fromkeys(seats)]
+        return [self.monitor.name] * monitor + [seat.name for seat in seats]
 
     def reload(self, now: int, dry_run: bool = False) -> Plan:
         """Read the configuration again and go there with the least disturbance; `dry_run` only looks.
@@ -348,7 +312,10 @@ class Supervisor:
         for child in self.children():
             child.life.limits = worker_limits(new) if isinstance(child, Seat) else monitor_limits(new)
         self._take_level(new.logging.level)
-        self._carry_out(steps, sockets, now)
+        self._rolling.add(self.seats.change(steps, sockets, new, now))
+        if steps.monitor:
+            self.monitor.life.restart(now)
+        self._publish_ns = now
         return steps
 
     def _take_level(self, configured: str) -> None:
@@ -358,26 +325,3 @@ class Supervisor:
             if child.pid:
                 os.kill(child.pid, LEVEL_SIGNAL)
         self._alerts.tell_level()
-
-    def _carry_out(self, steps: Plan, sockets: dict[str, Sockets], now: int) -> None:
-        for name in steps.drop:
-            seat = self.seats[name]
-            seat.dropping, seat.successor = True, None
-            seat.life.stop(now)
-            if not seat.life.alive:
-                self._remove(seat)
-        for channel in steps.add:
-            if channel.id in self.seats:  # dropped a moment ago and not yet gone
-                self.seats[channel.id].successor = channel
-            else:
-                self._add(channel)
-        for change in steps.change:
-            seat = self.seats[change.channel.id]
-            seat.change(change.channel, sockets.get(seat.name), change.new_journal)
-            if seat.dropping:
-                seat.successor = change.channel
-            else:
-                self._rolling.add([seat])
-        if steps.monitor:
-            self.monitor.life.restart(now)
-        self._publish_ns = now

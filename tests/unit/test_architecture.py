@@ -44,6 +44,7 @@ LAYERS = (
     (
         "supervision.crew",
         "supervision.rolling",
+        "supervision.seats",
         "supervision.publication",
         "supervision.radiod_guard",
         "supervision.alerts_guard",

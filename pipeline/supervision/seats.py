@@ -87,7 +87,9 @@ class Seats:
     def change(self, steps: Plan, sockets: dict[str, Sockets], config: Config, now_ns: int) -> list[Seat]:
         """Go to `config` by its `steps`, with `sockets` opened for those that move; returns whom to restart."""
         for name in steps.drop:
-            seat = self._seats[name]
+            seat = self._seats.get(name)
+            if seat is None:  # there was no place for it
+                continue
             seat.dropping, seat.successor = True, None
             seat.life.stop(now_ns)
             if not seat.life.alive:
@@ -99,8 +101,13 @@ class Seats:
                 self.add(channel, config)
         restarted = []
         for change in steps.change:
-            seat = self._seats[change.channel.id]
-            seat.change(change.channel, sockets.get(seat.name), change.new_journal)
+            seat, opened = self._seats.get(change.channel.id), sockets.get(change.channel.id)
+            if seat is None:
+                if opened is not None:
+                    opened.close()
+                self.add(change.channel, config)
+                continue
+            seat.change(change.channel, opened, change.new_journal)
             if seat.dropping:
                 seat.successor = change.channel
             else:

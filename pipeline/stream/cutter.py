@@ -18,7 +18,7 @@ from pipeline.stream.encodings import Uncut, uncut
 from pipeline.stream.evidence import HostClock, Proposal, next_anchor, renewed
 from pipeline.stream.intake import HELD_SHARE, Intake, Rejected
 from pipeline.stream.journal import Kind
-from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs, lost_in
+from pipeline.stream.minute import Minute, Piece, count, cut, extra_runs, lost_in, sent_in
 from pipeline.stream.timeline import STATUS_REACH_S, Epoch
 from pipeline.stream.toneanchor import ToneWatch
 
@@ -28,9 +28,8 @@ SETTLE_S = 5
 # A re-anchoring by less keeps the files in a row, with `iq_extra` or an overlap; after a
 # greater one the next file begins with the next sample, wherever its minute is by then.
 NEAR_NS = 11 * SECOND // 10
-# Samples between two files are in the first one, so they must have come when it is cut:
-# no more than this share of the time that late packets are waited for, which is at least so much. By default
-# a leap second fits.
+# Samples between two files are in the first one, so they must have come when it is cut: no more than this share of the
+# time that late packets are waited for, which is at least so much. By default a leap second fits.
 WAIT_SHARE = 0.6
 LEAST_WAIT_NS = SECOND // 5
 # Silence is time only after so long: what was held up for less still finds its minute, and the journal has room.
@@ -144,8 +143,7 @@ class Cutter:
         if flush or (now is not None and now >= minute + MINUTE + self._wait_ns):
             return minute
         if now is not None:
-            sure = all(epoch.anchor is not None for epoch in self._intake.epochs)
-            look = now + (LOOK_NS if sure else UNSURE_LOOK_NS)
+            look = now + (LOOK_NS if all(epoch.anchor for epoch in self._intake.epochs) else UNSURE_LOOK_NS)
             self._next_look = (min(minute + MINUTE + self._wait_ns, look), newest)
         return None
 
@@ -232,14 +230,16 @@ class Cutter:
         """Decide the epoch's next anchor and where the next file begins."""
         epoch = piece.epoch
         end = piece.origin + 60 * piece.anchor.rate_hz
-        proposed = self._propose_for(epoch, host, piece.anchor)
         # Nothing comes after a stop that a better anchor could be for.
-        moves = proposed is not None and result.tail_cause != "stop"
-        following = next_anchor(piece.anchor, proposed, end) if proposed and moves else piece.anchor
+        proposed = self._propose_for(epoch, host, piece.anchor) if result.tail_cause != "stop" else None
+        following = next_anchor(piece.anchor, proposed, end) if proposed else piece.anchor
         begin = following.timestamp_at(result.utc_ns + MINUTE)
         ahead_ns = (begin - end) * SECOND // following.rate_hz
         if not -NEAR_NS <= ahead_ns <= min(NEAR_NS, WAIT_SHARE * self._wait_ns):
             begin = end
+        elif begin > end and not sent_in(piece, end - piece.origin, begin - piece.origin):
+            # Zeros between two files would be in no list: the label moves when a stream runs there.
+            begin, following = end, piece.anchor
         before = np.flatnonzero(piece.stops <= begin - piece.origin)
         if not len(before):
             return End(begin, following, epoch.previous_sequence, epoch.previous_end)

@@ -277,16 +277,23 @@ def count(minute: Minute, piece: Piece, first: int, stop: int) -> None:
         minute.last_timestamp = int(piece.stops[newest]) + piece.origin
 
 
-def lost_in(piece: Piece, first: int, stop: int) -> int:
-    """How many packets of which nothing came would begin in [first, stop) of the piece's line."""
+def _missing(piece: Piece, first: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """(packets lost, start, end) of what did not come between packets and reaches into [first, stop)."""
     reached = np.maximum.accumulate(piece.stops)
-    total = 0
     for i in np.flatnonzero(piece.starts[1:] > reached[:-1]):
         end, start = int(reached[i]), int(piece.starts[i + 1])
-        lost = max(0, int(piece.sequences[i + 1] - piece.sequences[i]) - 1)
         if end < stop and start > first:
-            total += lost_between(lost, end, start, first, stop)
-    return total
+            yield max(0, int(piece.sequences[i + 1] - piece.sequences[i]) - 1), end, start
+
+
+def lost_in(piece: Piece, first: int, stop: int) -> int:
+    """How many packets of which nothing came would begin in [first, stop) of the piece's line."""
+    return sum(lost_between(lost, end, start, first, stop) for lost, end, start in _missing(piece, first, stop))
+
+
+def sent_in(piece: Piece, first: int, stop: int) -> bool:
+    """True when all of [first, stop) was sent, as far as the packets tell that came."""
+    return int(piece.stops.max()) >= stop and all(lost for lost, _, _ in _missing(piece, first, stop))
 
 
 def _runs(

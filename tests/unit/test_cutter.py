@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -422,6 +423,33 @@ def test_what_lies_between_two_files_is_sealed_with_the_first() -> None:
     assert to.intake.late == 1
     to.finish()
     assert sum(minute.packets_received for minute, _, _ in to.minutes) == to.intake.received
+
+
+@pytest.mark.parametrize("pause_ms", [300, 1500, 30_000])
+@pytest.mark.parametrize("end_s", [100, 119.9, 120.2])
+def test_labels_move_only_where_what_lies_between_two_files_has_come(end_s: float, pause_ms: int) -> None:
+    """A stream that is mute when its label should move to earlier: zeros in `iq_extra` would be in no list."""
+    to, stream = Recording(), Sent(T0, first_rtp=0)
+    frames = round(end_s * REAL)
+    again = Sent(0, first_rtp=frames + pause_ms * 16, first_sequence=frames // 320)
+    again.start_ns = stream.time_ns(again.first_rtp)
+    play(to, stream, range(3500), statuses=False)
+    to.host = HostClock(400_000_000, 1_000_000)
+    play(to, stream, range(3500, frames // 320), statuses=False)
+    to.advance(silent_ns=pause_ms * 1_000_000)
+    for number in range(180 * 50):
+        first = again.first_rtp + number * 320
+        payload = counter_payload(first, 320)
+        sequence = again.first_sequence + number
+        to.packet(sequence, first, payload, again.time_ns((number + 1) * 320), marker=not number)
+        if number % 50 == 0:
+            to.advance()
+    to.finish()
+    assert all(extra.all() for _, _, extra in to.minutes)
+    assert max(minute.extra_samples for minute, _, _ in to.minutes) == 6400
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(covered(to)))
+    assert sum(minute.packets_received for minute, _, _ in to.minutes) == to.intake.received
+    assert to.minutes[-1][0].anchor.utc_at(0) == T0 - 400_000_000
 
 
 def test_new_timeline_never_begins_before_the_old_one_ended() -> None:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from pipeline.cells import Cell
 from pipeline.config import Channel, Recorder
 from pipeline.hostclock import recorder_base
 from pipeline.landing import LANDING_SIZE, Landing, reserved
-from pipeline.shm import Cell, Segment, SharedMemoryError, segment_name
+from pipeline.shm import Segment, SharedMemoryError, segment_name
 from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
 from pipeline.stream.recovery import packed, unpacked
 

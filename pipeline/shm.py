@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import posix_ipc
 
 from pipeline import PipelineError
-from pipeline.cells import Cell as Cell  # noqa: PLC0414 - pipeline.segments takes it from here
-from pipeline.cells import RecordCell, cell_size
+from pipeline.cells import Cell, RecordCell, cell_size
 from pipeline.records import AlertsRecord, ChannelRecord, ChildRecord, NtpRecord
 
 

@@ -163,11 +163,25 @@ class Evidence:
         if host.offset_ns is None or abs(wrong + follow) + host.uncertainty_ns >= abs(wrong):
             follow = 0
         scarce = SCARCE_PAIR_NS // self.pairs.count if self.pairs.count < SCARCE_PAIRS else 0
-        unseen = PAIR_FLOOR_NS + scarce + round(SHARED * line.spread + line.excess)
+        utc = base + round(line.level)
+        arrived = self._arrived_ns(origin, rate_hz)
+        early = 0 if arrived is None else utc + behind - arrived
+        # No sample arrives before it was taken: where pairs say so, all of them are late.
+        shared = ARRIVAL_FLOOR_NS + early if early > PAIR_FLOOR_NS else PAIR_FLOOR_NS
+        unseen = shared + scarce + round(SHARED * line.spread + line.excess)
         systematic = unseen + abs(wrong + follow) + host.uncertainty_ns
-        utc = base + round(line.level) + follow - chain_delay_ns
+        utc += follow - chain_delay_ns
         newest = max(arrival for _, _, arrival in rows)
         return Proposal(AnchorSource.RADIOD, rate_hz, origin, utc, line, systematic, 0, newest)
+
+    def _arrived_ns(self, timestamp: int, rate_hz: int) -> int | None:
+        """When a sample arrived, had it the delay of the least late ones, by the recorder's clock; None if unknown."""
+        rows = self.arrivals.rows
+        if not rows or abs(timestamp - rows[-1][0]) > CLOCK_S * rate_hz:
+            return None
+        line, base = self.arrivals.line(rate_hz)
+        after = timestamp - rows[-1][0]
+        return base + after * SECOND // rate_hz + round(line.at(after / rate_hz))
 
     def _slope(self, rate_hz: int, x: npt.NDArray[np.float64]) -> tuple[float, float]:
         """The sample clock against radiod's clock, by the packets' arrivals and the clocks' difference; its doubt.

@@ -39,6 +39,19 @@ def test_late_pairs_do_not_move_the_label() -> None:
     assert found.utc_at(1000) - T0 <= found.uncertainty_at(1000) < 20_000_000
 
 
+@pytest.mark.parametrize(("late_ms", "delay_ms"), [(10, 0.5), (300, 0.5), (300, 40), (3000, 8)])
+@pytest.mark.parametrize("ended_s", [0, 20])
+def test_pairs_that_are_all_late_are_found_out_by_packets_that_are_not(
+    late_ms: int, delay_ms: float, ended_s: int
+) -> None:
+    found = paired([late_ms * 1_000_000] * 100)
+    assert (alone := found.propose(SYNCED, 0)) is not None and alone.uncertainty_at(1000) < 10_000_000
+    arrivals(found, [round(delay_ms * 1e6)] * ((50 - ended_s) * 50))
+    proposed = found.propose(SYNCED, 0)
+    assert proposed is not None and proposed.source is AnchorSource.RADIOD
+    assert proposed.utc_at(1000) - T0 < proposed.uncertainty_at(1000) < late_ms * 1_000_000 + 70_000_000
+
+
 def test_torn_early_pair_does_not_move_the_label() -> None:
     late = [3_000_000 + n % 7 * 1_000_000 for n in range(60)]
     late[40] = -2_980_000_000

@@ -47,6 +47,7 @@ from pipeline.simulator.station import Ready, running_simulator  # noqa: E402
 
 REPEATS = 5
 KILLS = 10
+BARE = "a process that takes the packets, as often, and does nothing else"
 RATE = 16_000
 PEER = "np.savez_compressed"
 # A worker that has written two minutes has all that it will ever have.
@@ -144,13 +145,33 @@ class Costs:
     supervisor: float
     simulator: float
     wakeups: float
+    # Of processes that only take the same packets off sockets of their own, as often.
+    bare: float
 
 
-def window(instance: Instance, station: Ready, minutes: int, channels: int) -> tuple[float, float, Costs]:
+@contextlib.contextmanager
+def bare_receivers(config: Path, count: int, folder: Path) -> Iterator[list[int]]:
+    """Pids of processes that receive as workers do, and nothing else."""
+    program = str(REPOSITORY / "tests/bench/bare_receiver.py")
+    children = [
+        subprocess.Popen([sys.executable, program, str(config), str(n)], env=environment_of(folder))
+        for n in range(count)
+    ]
+    try:
+        yield [child.pid for child in children]
+    finally:
+        for child in children:
+            child.terminate()
+            child.wait(20)
+
+
+def window(
+    instance: Instance, station: Ready, minutes: int, channels: int, bare: list[int]
+) -> tuple[float, float, Costs]:
     """Watch whole minutes; the parts come when the workers have stopped."""
     who = pids(instance.board)
     supervisor = instance.child.pid
-    clocks = [*who.values(), supervisor, station.pid]
+    clocks = [*who.values(), *bare, supervisor, station.pid]
     before, begin = {pid: cpu_of(pid) for pid in clocks}, time.monotonic()
     memory: list[float] = []
     while time.monotonic() < begin + 60 * minutes:
@@ -161,7 +182,8 @@ def window(instance: Instance, station: Ready, minutes: int, channels: int) -> t
     used = {pid: cpu_of(pid) - before[pid] for pid in clocks}
     whole = sum(used[pid] for pid in who.values()) / per
     return begin, end, Costs(
-        whole, {}, sorted(memory), [], 0.0, 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0
+        whole, {}, sorted(memory), [], 0.0, 0.0, 0.0, 0.0, used[supervisor] / per, used[station.pid] / per, 0.0,
+        sum(used[pid] for pid in bare) / per,
     )  # fmt: skip
 
 
@@ -261,8 +283,9 @@ def live(
         config = write_config(names, ready, channels, folder)
         with running(config, folder, names, default_buffer) as instance:
             started = start_s(instance, len(channels))
-            time.sleep(60 * SETTLED_MINUTES)
-            begin, end, costs = window(instance, ready, minutes, len(channels))
+            with bare_receivers(config, 0 if default_buffer else len(channels), folder) as bare:
+                time.sleep(60 * SETTLED_MINUTES)
+                begin, end, costs = window(instance, ready, minutes, len(channels), bare)
             # Not one that was watched: its notes die with it.
             victim = len(channels) - 1
             gone = []
@@ -278,6 +301,7 @@ def report(costs: Costs, started: float, gone: list[float]) -> None:
     print(f"\nCPU s a channel-minute {costs.whole:8.4f}")
     for name, cost in costs.parts.items():
         print(f"  {name:28} {cost:7.4f}")
+    print(f"a process that only takes the packets {costs.bare:7.4f}")
     print(f"wake-ups a channel-minute    {costs.wakeups:7.1f}")
     print(f"supervisor, a channel-minute {costs.supervisor:7.4f}   (the simulator: {costs.simulator:.4f})")
     memory = costs.memory_mb
@@ -314,7 +338,8 @@ def rows_of_live(costs: Costs, started: float, gone: list[float], title: str) ->
     """What the live part says, beside nobody."""
     yield Row(f"{title}: CPU a channel-minute", "ms", [costs.whole * 1e3], wanted="at most 60")
     for name, cost in costs.parts.items():
-        yield Row(f"- {name}", "ms", [cost * 1e3])
+        peer = (BARE, [costs.bare * 1e3]) if name.startswith("receive") and costs.bare else ("", [])
+        yield Row(f"- {name}", "ms", [cost * 1e3], *peer)
     yield Row("- wake-ups", "", [costs.wakeups])
     yield Row("supervisor, a channel-minute", "ms", [costs.supervisor * 1e3])
     yield Row("a worker's own memory (USS)", "MB", [statistics.median(costs.memory_mb)], wanted="at most 25")

@@ -150,7 +150,7 @@ def test_a_worker_makes_no_call_but_for_packets(names: Names, tmp_path: Path) ->
             wait_for(lambda: receiving(program), 10, "packets")
             wait_for(lambda: program.status()["ntp"]["synced"], 10, "the NTP verdict")
             # Around the minute a file is written; that has calls of its own.
-            wait_for(lambda: 12 < time.time() % 60 < 52, 25, "the middle of a minute")
+            wait_for(lambda: 15 < time.time() % 60 < 40, 45, "the middle of a minute")
             calls = {name: _trace(strace, pid, tmp_path / name) for name, pid in program.pids().items()}
     assert not any("execve" in found or "fork" in found or "clone" in found for found in calls.values())
     # Packets and statuses are taken and put into the journal, how many there are and the parent are asked for, the loop

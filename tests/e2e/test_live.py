@@ -138,7 +138,7 @@ def test_hostile_datagrams_cost_the_good_stream_nothing(names: Names, tmp_path: 
     assert "Traceback" not in program.log.read_text()
 
 
-@pytest.mark.limit(90)
+@pytest.mark.limit(120)
 def test_a_worker_makes_no_call_but_for_packets(names: Names, tmp_path: Path) -> None:
     """In steady state: no execve anywhere, and the NTP record costs no system call."""
     strace = needs("strace")

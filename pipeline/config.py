@@ -87,7 +87,7 @@ class Recorder:
     instance: Annotated[str, matching(INSTANCE, "must be 1 to 32 letters, digits and _ . -")] = "default"
     data_dir: Path = Path("/var/lib/grape-pipeline")
     late_packet_grace_s: Annotated[float, between(0, 30)] = 2.0
-    compression_level: Annotated[int, between(0, 9)] = 3
+    compression_level: Annotated[int, between(0, 9)] = 2
     storage: Annotated[str, one_of("complex64", "int16")] = "complex64"
     min_free_gb: NotNegative = 1.0
     retention_days: Annotated[int, at_least(0)] = 0

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline import DISTRIBUTION, __version__, npz
+from pipeline import DISTRIBUTION, __version__
 from pipeline.config import Channel, Station
+from pipeline.npz import Array
 from pipeline.records import NtpRecord
-from pipeline.stream.minute import Minute, Run, Segment
-from pipeline.stream.rtp import S16_SCALE, decode, decode_s16, is_s16, wrap32
+from pipeline.stream.minute import Minute, Segment
+from pipeline.stream.rtp import S16_SCALE, is_s16, wrap32
+from pipeline.stream.samples import Pairs, Samples
 from pipeline.stream.timeline import SECOND
 from pipeline.tonekeys import Tail, hear, position_of, tone_keys
 
@@ -84,35 +85,13 @@ def part_path(data_dir: Path, channel: Channel, utc_ns: int, rate_hz: int, numbe
     return data_dir / PARTS / channel.id / name
 
 
-def samples_of(runs: list[Run], count: int, room: npt.NDArray[np.complex64] | None = None) -> npt.NDArray[np.complex64]:
-    """Decode runs into `count` complex64 samples, zero where nothing was received; in `room` if it has that size."""
-    if room is not None and len(room) == count:
-        iq = room
-        iq.fill(0)
-    else:
-        iq = np.zeros(count, np.complex64)
-    for run in runs:
-        decode(run.payload, run.encoding, iq[run.index : run.index + run.frames])
-    return iq
+def build(minute: Minute, context: Context, tail: Tail | None = None) -> dict[str, Array]:
+    """All arrays of the file of one minute; `tail` is of the channel's minute before it, if there is one.
 
-
-def int16_of(runs: list[Run], count: int) -> npt.NDArray[np.int16]:
-    """Decode S16 runs into (count, 2) int16 pairs, zero where nothing was received."""
-    pairs = np.zeros((count, 2), np.int16)
-    for run in runs:
-        decode_s16(run.payload, run.encoding, pairs[run.index : run.index + run.frames])
-    return pairs
-
-
-def build(
-    minute: Minute, context: Context, tail: Tail | None = None, room: npt.NDArray[np.complex64] | None = None
-) -> dict[str, npt.NDArray[Any]]:
-    """All arrays of the file of one minute, decoded; `tail` is of the channel's minute before it, if there is one.
-
-    The samples come to lie in `room` if it is as long as they are.
+    Samples are decoded when they are read, and must be in the journal as long.
     """
     arrays: dict[str, Any] = {}
-    iq = samples_of(minute.runs, minute.samples, room)
+    iq = Samples(minute.runs, minute.samples)
     arrays.update(_samples(minute, context.storage, iq))
     arrays.update(_legacy(minute, context))
     tones = hear(minute, context.channel, iq, tail)
@@ -131,25 +110,19 @@ def build(
     return {name: _array(value) for name, value in arrays.items()}
 
 
-def _array(value: Any) -> npt.NDArray[Any]:
+def _array(value: Any) -> Array:
     """Integers are 64 bits wide also where the machine's own are not (32-bit Raspberry Pi OS)."""
+    if isinstance(value, Samples):
+        return value
     whole = isinstance(value, int) and not isinstance(value, bool)
     return np.asarray(value, np.int64 if whole else None)
 
 
-def _samples(minute: Minute, storage: str, iq: npt.NDArray[np.complex64]) -> dict[str, Any]:
-    extra = samples_of(minute.extra, minute.extra_samples)
+def _samples(minute: Minute, storage: str, iq: Samples) -> dict[str, Any]:
+    extra = np.asarray(Samples(minute.extra, minute.extra_samples))
     if storage == "int16" and all(is_s16(run.encoding) for run in minute.runs):
-        return {"iq_int16": int16_of(minute.runs, minute.samples), "iq_scale": S16_SCALE, "iq_extra": extra}
+        return {"iq_int16": Pairs(minute.runs, minute.samples), "iq_scale": S16_SCALE, "iq_extra": extra}
     return {"iq": iq, "iq_extra": extra}
-
-
-def decoded(arrays: Mapping[str, Any]) -> npt.NDArray[np.complex64]:
-    """The samples of a file's arrays, however it stores them."""
-    if "iq" in arrays:
-        iq: npt.NDArray[np.complex64] = arrays["iq"]
-        return iq
-    return npz.int16_to_iq(arrays["iq_int16"], float(arrays["iq_scale"]))
 
 
 def _legacy(minute: Minute, context: Context) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """NPZ files: written whole or not at all, read back by plain `numpy.load`.
 
-A file is made under a name that no reader looks for, forced to disk, and only then given
+A file is made in memory, written under a name that no reader looks for, forced to disk, and only then given
 its own name, which must be free; then the folder is forced to disk. Deflate is isal's:
 the same format as zlib's at a small part of the time. Nothing that is read is ever unpickled.
 """
@@ -17,10 +17,10 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from isal import isal_zlib
 
 from pipeline import PipelineError
 from pipeline.configrules import HIGHEST_RATE_HZ
-from pipeline.ziparchive import ZipArchive
+from pipeline.ziparchive import PIECE, ZipArchive
 
 TEMPORARY_SUFFIX = ".tmp"
 # Arrays below this size are stored: their deflate header costs more than it saves.
@@ -43,13 +43,45 @@ class FileExists(PipelineError):
     """The final name is taken; nothing is ever overwritten."""
 
 
-def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int:
-    """Write `arrays` as `path`, atomically; returns the file's size in bytes.
+class Blocks(Protocol):
+    """An array in C order that is made piece by piece."""
 
-    `level` 0 stores, 1 to 3 are isal's levels, 4 to 9 zlib's.
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def blocks(self, size: int) -> Iterator[npt.NDArray[Any]]:
+        """Its rows, `size` at a time; each piece is gone when the next one is asked for."""
+
+
+Array = npt.NDArray[Any] | Blocks
+
+
+def write(path: Path, arrays: Mapping[str, Array], level: int) -> int:
+    """Write `arrays` as `path`, atomically; returns the file's size in bytes. See `packed` and `store`."""
+    content = packed(arrays, level)
+    store(path, content)
+    return len(content)
+
+
+def packed(arrays: Mapping[str, Array], level: int) -> bytes:
+    """What the file of `arrays` holds. `level` 0 stores, 1 to 3 are isal's levels, 4 to 9 zlib's.
 
     Raises TypeError for object and record arrays, ValueError for a name that is not ASCII and for more than a zip
-    holds, FileExists when the name is taken and OSError when the disk refuses. Nothing is left behind then but, after
+    holds.
+    """
+    content = io.BytesIO()
+    archive = ZipArchive(content, level)
+    for name, array in arrays.items():
+        _add(archive, name, array)
+    archive.close()
+    return content.getvalue()
+
+
+def store(path: Path, content: bytes) -> None:
+    """Write a file, atomically.
+
+    Raises FileExists when the name is taken and OSError when the disk refuses. Nothing is left behind then but, after
     a crash, a name that ends in `.tmp`.
     """
     _make_folder(path.parent)
@@ -59,18 +91,13 @@ def write(path: Path, arrays: Mapping[str, npt.NDArray[Any]], level: int) -> int
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         with temporary.open("wb") as file:
-            archive = ZipArchive(file, level)
-            for name, array in arrays.items():
-                _add(archive, name, array)
-            archive.close()
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
         _publish(temporary, path)
     except BaseException:
         _remove(temporary)
         raise
-    return size
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -104,15 +131,29 @@ def _make_folder(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def _add(archive: ZipArchive, name: str, array: npt.NDArray[Any]) -> None:
+def _add(archive: ZipArchive, name: str, array: Array) -> None:
     if array.dtype.hasobject:
         raise TypeError(f"{name}: an object array cannot be read without pickle")
     if array.dtype.kind == "V":
         raise TypeError(f"{name}: an array of {array.dtype} would lose its fields; give each an array of its own")
-    array = np.asarray(array, order="C")
-    large = array.nbytes > SMALL
-    content = array.reshape(-1).view(np.uint8).data if large else array.tobytes()
-    archive.add(f"{name}.npy", (_header_of(array.dtype.str, array.shape), content), deflate=large)
+    size = math.prod(array.shape) * array.dtype.itemsize
+    header = _header_of(array.dtype.str, array.shape)
+    archive.add(f"{name}.npy", len(header) + size, _parts(header, array, size), deflate=size > SMALL)
+
+
+def _parts(header: bytes, array: Array, size: int) -> Iterator[memoryview | bytes]:
+    yield header
+    if not isinstance(array, np.ndarray):
+        rows = max(1, PIECE * array.shape[0] // max(1, size))
+        yield from (_bytes_of(block) for block in array.blocks(rows))
+    elif size > SMALL:
+        yield _bytes_of(np.asarray(array, order="C"))
+    else:
+        yield array.tobytes()
+
+
+def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 @functools.lru_cache(maxsize=256)
@@ -177,16 +218,16 @@ class Contents:
     file_bytes: int
 
 
-def read(path: Path) -> dict[str, Any]:
-    """All arrays of a file; scalars as Python values, text as str.
+def read(source: Path | bytes) -> dict[str, Any]:
+    """All arrays of a file, or of what one would hold; scalars as Python values, text as str.
 
     `iq` is complex64 also where the file holds `iq_int16` and `iq_scale` instead. Raises
     UnreadableFile with the reason.
     """
-    contents = _read(path, (), True)
+    contents = _read(source, (), True)
     values = contents.values
     if "iq" not in values and "iq_int16" in values and not _has_pairs(values):
-        raise UnreadableFile(f"{path}: iq_int16 must be pairs and have an iq_scale")
+        raise UnreadableFile(f"{_name(source)}: iq_int16 must be pairs and have an iq_scale")
     return _with_iq(values)
 
 
@@ -200,11 +241,11 @@ def read_partly(path: Path, headers_of: Collection[str] = ()) -> Contents:
     return replace(contents, values=_with_iq(contents.values))
 
 
-def _read(path: Path, headers_of: Collection[str], all_or_nothing: bool) -> Contents:
+def _read(source: Path | bytes, headers_of: Collection[str], all_or_nothing: bool) -> Contents:
     values: dict[str, Any] = {}
     faults: dict[str, str] = {}
     try:
-        with path.open("rb") as file, _opened(file) as archive:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file, _opened(file) as archive:
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 try:
@@ -215,11 +256,15 @@ def _read(path: Path, headers_of: Collection[str], all_or_nothing: bool) -> Cont
                     faults[name] = _reason(error)
                 else:
                     values[name] = array.item() if array.ndim == 0 else array
-            return Contents(values, faults, os.fstat(file.fileno()).st_size)
+            return Contents(values, faults, file.seek(0, os.SEEK_END))
     except OSError as error:
-        raise UnreadableFile(f"{path}: {error.strerror or error}") from None
+        raise UnreadableFile(f"{_name(source)}: {error.strerror or error}") from None
     except _MALFORMED as error:
-        raise UnreadableFile(f"{path}: {_reason(error)}") from None
+        raise UnreadableFile(f"{_name(source)}: {_reason(error)}") from None
+
+
+def _name(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else f"{len(source)} bytes"
 
 
 def _opened(file: IO[bytes]) -> zipfile.ZipFile:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Channel, Station
-from pipeline.stream.audio import Complex
+from pipeline.stream.audio import Complex, Stretch
 from pipeline.stream.minute import Minute
 from pipeline.stream.pulses import locator_position, path_delay_s, pulses
 from pipeline.stream.timeline import MINUTE, SECOND
@@ -42,7 +42,7 @@ class Tail:
         return self.iq[: len(self.iq) - beyond]
 
 
-def tail_of(minute: Minute, iq: Complex, extra: Complex) -> Tail | None:
+def tail_of(minute: Minute, iq: Stretch, extra: Complex) -> Tail | None:
     """What the next minute needs to hear a tone that begins before it; None when the minute is empty."""
     if not minute.segments:
         return None
@@ -51,8 +51,8 @@ def tail_of(minute: Minute, iq: Complex, extra: Complex) -> Tail | None:
     return Tail(last.epoch_id, last.timestamp + len(iq) - last.index + len(extra), whole)
 
 
-def hear(minute: Minute, channel: Channel, iq: Complex, tail: Tail | None) -> Tones:
-    """Look for the tones of the channel's stations in a decoded minute; onsets are within 30 s of iq[0].
+def hear(minute: Minute, channel: Channel, iq: Stretch, tail: Tail | None) -> Tones:
+    """Look for the tones of the channel's stations in a minute; onsets are within 30 s of iq[0].
 
     Where the label may be further off than tones are usually looked for, anywhere in it.
     """

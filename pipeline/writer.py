@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline import npz
 from pipeline.config import Channel, Recorder
-from pipeline.minutefile import ARCHIVES, PARTS, Context, build, decoded, minute_path, part_path
+from pipeline.minutefile import ARCHIVES, PARTS, Context, build, minute_path, part_path
 from pipeline.records import UNKNOWN_NS
 from pipeline.retention import sweep
 from pipeline.stream.cutter import Cut
 from pipeline.stream.minute import Minute
+from pipeline.stream.samples import Samples
 from pipeline.stream.timeline import SECOND
 from pipeline.stream.toneanchor import Onset
 from pipeline.tonekeys import Tail, onset_of, tail_of
@@ -34,9 +33,6 @@ from pipeline.tonekeys import Tail, onset_of, tail_of
 log = logging.getLogger(__name__)
 
 MAX_PARTS = 100
-# A minute of so many samples (16 kHz and a little more) is decoded into memory that is kept for the next one: asked of
-# the system anew each time, it takes longer to come by than the samples to decode, in a virtual machine above all.
-MOST_KEPT = 1 << 20
 # Looking through a folder of weeks costs some 10 ms; what becomes too old does so once a day.
 SWEEP_S = 3600
 # What makes two files of one minute the same one.
@@ -84,7 +80,6 @@ class Writer:
         self._fault: BaseException | None = None
         # Of the minute written last: a tone may begin before its minute's first sample.
         self._tail: Tail | None = None
-        self._room = np.empty(0, np.complex64)
 
     @property
     def busy(self) -> bool:
@@ -125,19 +120,19 @@ class Writer:
         try:
             self._tidy(cut, contexts)
             tail = self._tail
-            built: list[tuple[Minute, dict[str, npt.NDArray[Any]]]] = []
+            files: list[tuple[Minute, bytes]] = []
             for minute, context in zip(cut.minutes, contexts, strict=True):
                 self._check_space(self._recorder.data_dir)
-                arrays = build(minute, context, tail, None if built else self._room_for(minute.samples))
-                tail = tail_of(minute, decoded(arrays), arrays["iq_extra"])
-                built.append((minute, arrays))
+                arrays = build(minute, context, tail)
+                tail = tail_of(minute, Samples(minute.runs, minute.samples), np.asarray(arrays["iq_extra"]))
+                files.append((minute, npz.packed(arrays, self._recorder.compression_level)))
                 onset = onset_of(minute, arrays, context.station)
                 onsets += [onset] if onset else []
             self.copied = True
-            for minute, arrays in built:
-                paths.append(self._store(minute, arrays))
+            for minute, content in files:
+                paths.append(self._store(minute, content))
             self._tail = tail
-            size = sum(path.stat().st_size for path in paths)
+            size = sum(len(content) for _, content in files)
             free = _free_bytes(self._recorder.data_dir)
         except OSError as failure:
             error = failure
@@ -149,11 +144,6 @@ class Writer:
             self._fault = failure
         self._result = Written(cut, tuple(paths), error, time.monotonic() - begin, tuple(onsets), size, free)
         self._wake()
-
-    def _room_for(self, samples: int) -> npt.NDArray[np.complex64]:
-        if samples <= MOST_KEPT and samples != len(self._room):
-            self._room = np.empty(samples, np.complex64)
-        return self._room
 
     def _tidy(self, cut: Cut, contexts: list[Context]) -> None:
         """Remove what a crash left unfinished and what is too old; a disk that refuses is no reason not to write."""
@@ -185,12 +175,12 @@ class Writer:
                 self._channel.name, len(removed), keep_days, removed[0].name, removed[-1].name,
             )  # fmt: skip
 
-    def _store(self, minute: Minute, arrays: dict[str, npt.NDArray[Any]]) -> Path:
+    def _store(self, minute: Minute, content: bytes) -> Path:
         folder = self._recorder.data_dir
         path = minute_path(folder, self._channel, minute.utc_ns)
         number = 0
         while path.exists():
-            if _same(path, arrays):
+            if _same(path, content):
                 # A predecessor wrote this very minute and died before it could say so,
                 # perhaps before the name was on disk.
                 npz.sync_folder(path.parent)
@@ -199,7 +189,7 @@ class Writer:
             path = part_path(folder, self._channel, minute.utc_ns, minute.rate_hz, number)
             if number > MAX_PARTS:
                 raise OSError(errno.EEXIST, "too many parts of one minute", str(path))
-        npz.write(path, arrays, self._recorder.compression_level)
+        npz.store(path, content)
         return path
 
     def _check_space(self, folder: Path) -> None:
@@ -216,20 +206,17 @@ def _free_bytes(folder: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
-def _same(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> bool:
-    """True when a file holds these samples, every one, by the same mapping.
+def _same(path: Path, content: bytes) -> bool:
+    """True when a file holds the samples of `content`, every one, by the same mapping.
 
     Anything less would lose samples: the same minute cut again after a restart of the
     program has the same mapping but other samples.
     """
     try:
-        found = npz.read(path)
+        found, mine = npz.read(path), npz.read(content)
     except npz.UnreadableFile:
         return False
-    if any(found.get(name) != arrays[name].item() for name in MAPPING):
+    if any(found.get(name) != mine[name] for name in MAPPING):
         return False
     # As bytes: a sample that is not a number equals itself.
-    return all(
-        np.asarray(found.get(name)).tobytes() == mine.tobytes()
-        for name, mine in (("iq", decoded(arrays)), ("iq_extra", arrays["iq_extra"]))
-    )
+    return all(np.asarray(found.get(name)).tobytes() == mine[name].tobytes() for name in ("iq", "iq_extra"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import IO, Any
 
 from isal import isal_zlib
@@ -43,8 +43,8 @@ class ZipArchive:
         self._directory: list[bytes] = []
         self._names: set[str] = set()
 
-    def add(self, name: str, parts: Sequence[memoryview | bytes], deflate: bool) -> None:
-        """A member made of the bytes of `parts`, stored unless `deflate`.
+    def add(self, name: str, size: int, parts: Iterable[memoryview | bytes], deflate: bool) -> None:
+        """A member made of the bytes of `parts`, `size` in all, stored unless `deflate`; each part is used at once.
 
         Raises ValueError, and adds nothing, when it does not fit or has a name that is taken or not ASCII.
         """
@@ -52,27 +52,20 @@ class ZipArchive:
             raise ValueError(f"{name!a}: a member's name must be ASCII")
         if name in self._names:
             raise ValueError(f"{name}: a member of that name is in the archive already")
-        size, begin = sum(map(len, parts)), self._at
+        begin = self._at
         if begin + size > LIMIT:
             raise ValueError(f"{name}: {size} bytes are more than the archive's {LIMIT} leave room for")
         self._names.add(name)
         deflate = deflate and self._level > 0
         method = DEFLATED if deflate else STORED
-        crc = 0
-        if not deflate:
-            for part in parts:
-                crc = isal_zlib.crc32(part, crc)
         short = name.encode("ascii")
-        self._write(_LOCAL.pack(b"PK\3\4", _VERSION, 0, method, 0, _FIRST_DATE, crc, size, size, len(short), 0) + short)
-        held = size
-        if deflate:
-            crc, held = self._deflate(parts)
-            self._file.seek(begin + _SUMS_AT)
-            self._file.write(_SUMS.pack(crc, held, size))
-            self._file.seek(self._at)
-        else:
-            for part in parts:
-                self._write(part)
+        head = _LOCAL.pack(b"PK\3\4", _VERSION, 0, method, 0, _FIRST_DATE, 0, 0, 0, len(short), 0) + short
+        self._write(head)
+        crc = self._deflate(parts) if deflate else self._store(parts)
+        held = self._at - begin - len(head)
+        self._file.seek(begin + _SUMS_AT)
+        self._file.write(_SUMS.pack(crc, held, size))
+        self._file.seek(self._at)
         self._directory.append(
             _ENTRY.pack(
                 b"PK\1\2", _MADE_BY_UNIX, _VERSION, 0, method, 0, _FIRST_DATE, crc, held, size,
@@ -80,18 +73,26 @@ class ZipArchive:
             ) + short
         )  # fmt: skip
 
-    def _deflate(self, parts: Sequence[memoryview | bytes]) -> tuple[int, int]:
-        """Write the parts deflated; returns their CRC and how many bytes that took."""
+    def _store(self, parts: Iterable[memoryview | bytes]) -> int:
+        """Write the parts as they are; returns their CRC."""
+        crc = 0
+        for part in parts:
+            crc = isal_zlib.crc32(part, crc)
+            self._write(part)
+        return crc
+
+    def _deflate(self, parts: Iterable[memoryview | bytes]) -> int:
+        """Write the parts deflated; returns their CRC."""
         library: Any = isal_zlib if self._level <= ISAL_LEVELS else zlib
         deflater = library.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        crc, begin = 0, self._at
+        crc = 0
         for part in parts:
             for at in range(0, len(part), PIECE):
                 piece = part[at : at + PIECE]
                 crc = isal_zlib.crc32(piece, crc)
                 self._write(deflater.compress(piece))
         self._write(deflater.flush())
-        return crc, self._at - begin
+        return crc
 
     def close(self) -> None:
         """Write the directory, after which the archive is whole; the file stays open."""

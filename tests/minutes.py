@@ -94,7 +94,8 @@ def context(minute: Minute, channel: Channel = CHANNEL, ntp: NtpRecord = NTP, **
 
 def arrays_of(cut: Cut, number: int = 0, **facts: Any) -> dict[str, Any]:
     """The arrays of one minute's file."""
-    return build(cut.minutes[number], context(cut.minutes[number], **facts))
+    built = build(cut.minutes[number], context(cut.minutes[number], **facts))
+    return {name: np.asarray(value) for name, value in built.items()}
 
 
 def ancestor(samples: int = 60_000, rate_hz: int = 1_000, **changes: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipeline import radiod
-from pipeline.minutefile import samples_of
 from pipeline.stream.cutter import Cutter
 from pipeline.stream.intake import Intake, Settings
 from pipeline.stream.journal import Geometry, Journal, JournalFull, geometry
 from pipeline.stream.minute import Minute
 from pipeline.stream.recovery import checkpoint, restore
+from pipeline.stream.samples import Samples
 from pipeline.stream.source import Arrival, Origin
 from pipeline.stream.timeline import SECOND, HostClock
 
@@ -161,8 +161,8 @@ class Recording:
     def _take(self, due: int, tail: str) -> None:
         cut = self.cutter.cut(due, self.host, tail)
         for minute in cut.minutes:
-            iq = samples_of(minute.runs, minute.samples)
-            self.minutes.append((minute, iq, samples_of(minute.extra, minute.extra_samples)))
+            iq, extra = Samples(minute.runs, minute.samples), Samples(minute.extra, minute.extra_samples)
+            self.minutes.append((minute, np.asarray(iq), np.asarray(extra)))
         self.cutter.done(cut)
         self.save()
         self.cutter.release()

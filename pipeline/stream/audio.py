@@ -14,9 +14,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.stream.samples import Samples
+
 Complex = npt.NDArray[np.complex64]
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Stretch = Complex | Samples
 
 BAND_RATE_HZ = 250
 # A filter of four blocks (16 ms) lets through 108 Hz and takes no part of a tone 200 Hz away.
@@ -24,6 +27,8 @@ TAPS = 4
 NOISE_WIDTH = 1.73  # of a Blackman window, in units of one over its length
 # 20 ms of carrier: wide enough for any Doppler shift, and WWV's 100 Hz code averages out.
 CARRIER_SMOOTHING = 5
+# Samples that are decoded and filtered together: they fit into a processor's cache.
+AT_ONCE = 1 << 16
 # Samples of the bands over which a carrier's frequency is taken: a second.
 FOLLOWED = 250
 # An oscillator 10 ppm off at 15 MHz.
@@ -72,7 +77,7 @@ def block_of(rate_hz: int) -> int:
     return max(1, round(rate_hz / BAND_RATE_HZ))
 
 
-def find_carrier(iq: Complex, rate_hz: int) -> float:
+def find_carrier(iq: Stretch, rate_hz: int) -> float:
     """Offset of the strongest carrier within 150 Hz of the centre, Hz, to 4 Hz; 0 when none stands out."""
     length = rate_hz // CARRIER_STEP_HZ
     starts = np.linspace(0, len(iq) - length, CARRIER_LOOKS).astype(int)
@@ -96,39 +101,46 @@ def _filters(rate_hz: int, frequencies: tuple[float, ...]) -> Complex:
     return np.ascontiguousarray(np.concatenate(rows).T, np.complex64)
 
 
-def _filtered(iq: Complex, rate_hz: int, frequencies: tuple[float, ...]) -> list[Complex]:
-    """Each frequency shifted to zero (phase 0 at iq[0]) and low-pass filtered, one sample a block."""
-    block = block_of(rate_hz)
+def _filtered(iq: Stretch, rate_hz: int, frequencies: tuple[float, ...]) -> tuple[list[Complex], Flags]:
+    """Each frequency shifted to zero (phase 0 at iq[0]) and low-pass filtered, one sample a block.
+
+    And whether all samples that each one is made of were received.
+    """
+    block, filters = block_of(rate_hz), _filters(rate_hz, frequencies)
     blocks = len(iq) // block
     count = blocks - TAPS + 1
+    parts, absent = np.empty((blocks, filters.shape[1]), np.complex64), np.empty(blocks, np.bool_)
+    step = max(1, AT_ONCE // block)
     with np.errstate(over="ignore", invalid="ignore"):
-        parts = iq[: blocks * block].reshape(blocks, block) @ _filters(rate_hz, frequencies)
+        for first in range(0, blocks, step):
+            stop = min(first + step, blocks)
+            rows = np.asarray(iq[first * block : stop * block]).reshape(-1, block)
+            parts[first:stop], absent[first:stop] = rows @ filters, _absent(rows)
     found = []
     for number, hz in enumerate(frequencies):
         columns = parts[:, number * TAPS : (number + 1) * TAPS]
         total = sum((columns[tap : tap + count, tap] for tap in range(1, TAPS)), columns[:count, 0])
         turns = (hz * block / rate_hz) * np.arange(count)
         found.append((total * np.exp(-2j * np.pi * np.remainder(turns, 1.0))).astype(np.complex64))
-    return found
-
-
-def _received(iq: Complex, block: int, count: int) -> Flags:
-    """Whether all samples that a band sample is made of were received."""
-    blocks = iq[: len(iq) // block * block].reshape(-1, block)
-    # Gaps are whole packets: three looks a block cannot miss one.
-    absent = (blocks[:, 0] == 0) & (blocks[:, block // 2] == 0) | (blocks[:, block // 2] == 0) & (blocks[:, -1] == 0)
-    touched: Flags = absent[:count].copy()
+    touched = absent[:count].copy()
     for tap in range(1, TAPS):
         touched |= absent[tap : tap + count]
-    return np.logical_not(touched)
+    return found, np.logical_not(touched)
 
 
-def bands(iq: Complex, rate_hz: int, carrier_hz: float, tones: Sequence[int], upper_only: bool) -> Bands:
+def _absent(rows: Complex) -> Flags:
+    """Which blocks have samples that were not received."""
+    # Gaps are whole packets: three looks a block cannot miss one.
+    first, middle, last = (rows[:, column] == 0 for column in (0, rows.shape[1] // 2, -1))
+    absent: Flags = first & middle | middle & last
+    return absent
+
+
+def bands(iq: Stretch, rate_hz: int, carrier_hz: float, tones: Sequence[int], upper_only: bool) -> Bands:
     """Demodulate `tones` (Hz of audio); with `upper_only` the lower sideband is noise (CHU) and left out."""
     sides = (1,) if upper_only else (1, -1)
     wanted = [carrier_hz, *(carrier_hz + side * hz for hz in tones for side in sides)]
-    found = _filtered(iq, rate_hz, tuple(wanted))
-    valid = _received(iq, block_of(rate_hz), len(found[0]))
+    found, valid = _filtered(iq, rate_hz, tuple(wanted))
     kernel = np.full(CARRIER_SMOOTHING, 1 / CARRIER_SMOOTHING, np.float32)
     carrier = np.convolve(found[0], kernel, "same").astype(np.complex64)
     phase = _smooth_phase(carrier)
@@ -163,14 +175,14 @@ def _interpolated(of: Bands, indices: npt.NDArray[np.int64]) -> tuple[Complex, F
     return carrier * np.exp(1j * turns), np.interp(indices, centres, of.phase) + turns
 
 
-def follow(iq: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Complex:
-    """Both sidebands at samples `indices` (any shape) of the stretch that `of` was made of, along the carrier.
+def follow(samples: Complex, of: Bands, indices: npt.NDArray[np.int64]) -> Complex:
+    """Both sidebands of `samples` along the carrier; they are at `indices` (any shape) of the stretch that `of` is of.
 
     The mean of it against exp(2j pi hz t) is the upper row of `Bands.audio`, that of its conjugate the lower one.
     """
     carrier, phase = _interpolated(of, indices)
     # Without the carrier itself: cut off anywhere it would be a tone's equal at any frequency.
-    along: Complex = ((iq[indices] - carrier) * np.exp(-1j * phase)).astype(np.complex64)
+    along: Complex = ((samples - carrier) * np.exp(-1j * phase)).astype(np.complex64)
     return along
 
 

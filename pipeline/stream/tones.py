@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.stream.audio import Bands, Complex, bands, find_carrier
+from pipeline.stream.audio import Bands, Complex, Stretch, bands, find_carrier
 from pipeline.stream.pulses import Pulse, path_delay_s
 from pipeline.stream.tonesearch import Find, find, find_anywhere, near_minute
 from pipeline.stream.tonetiming import Ticks, Tone, time_ticks, time_tones
@@ -69,7 +69,7 @@ class Evidence:
 NOTHING = Tones()
 
 
-def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
+def listen(iq: Stretch, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
     """Look for the minute tones `wanted` at the beginning of a minute.
 
     `iq` (complex64) is the minute, zeros where nothing was received; `before` is what came directly before it,
@@ -107,7 +107,7 @@ def listen(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     return Tones((replace(sure[0], station=station), *sure[1:]), ticks)
 
 
-def survey(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
+def survey(iq: Stretch, rate_hz: int, wanted: Sequence[Pulse], before: Complex | None = None) -> Tones:
     """Look for a minute tone anywhere in a minute's samples, for a label that may be seconds off.
 
     As `listen`, but only what stands out from the whole minute, and whose second ticks are heard too, is believed.
@@ -133,7 +133,7 @@ def survey(iq: Complex, rate_hz: int, wanted: Sequence[Pulse], before: Complex |
     return NOTHING
 
 
-def _can_be_heard(iq: Complex, rate_hz: int, wanted: Sequence[Pulse]) -> bool:
+def _can_be_heard(iq: Stretch, rate_hz: int, wanted: Sequence[Pulse]) -> bool:
     return rate_hz >= LOWEST_RATE_HZ and len(iq) >= SHORTEST_S * rate_hz and bool(wanted)
 
 
@@ -142,7 +142,7 @@ def _demodulation(wanted: Sequence[Pulse]) -> tuple[bool, list[int]]:
     return all(pulse.upper_only for pulse in wanted), sorted({pulse.hz for pulse in wanted})
 
 
-def _with_lead(iq: Complex, before: Complex | None, lead: int) -> Complex:
+def _with_lead(iq: Stretch, before: Complex | None, lead: int) -> Complex:
     """`iq` after the last `lead` samples of `before`, zeros where that is shorter."""
     whole = np.zeros(lead + len(iq), np.complex64)
     whole[lead:] = iq
@@ -151,7 +151,7 @@ def _with_lead(iq: Complex, before: Complex | None, lead: int) -> Complex:
     return whole
 
 
-def _ticks(iq: Complex, of: Bands, found: list[Find], tone: Tone, first_s: float) -> tuple[Ticks | None, str]:
+def _ticks(iq: Stretch, of: Bands, found: list[Find], tone: Tone, first_s: float) -> tuple[Ticks | None, str]:
     """The second ticks and whose they are: on the hour several stations send the same tone."""
     rivals = [one for one in found if one.pulse.hz == tone.hz]
     heard = [(time_ticks(iq, of, one.pulse, tone, first_s, one.density), one.pulse.station) for one in rivals]

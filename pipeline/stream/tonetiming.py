@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.stream.audio import Bands, Complex, Flags, Floats, follow
+from pipeline.stream.audio import Bands, Complex, Flags, Floats, Stretch, follow
 from pipeline.stream.pulses import Pulse
 from pipeline.stream.tonesearch import Find, Ints
 
@@ -79,7 +79,8 @@ def time_tones(iq: Complex, of: Bands, finds: list[Find], upper_only: bool) -> l
     ends = [start + find.pulse.length_s * of.rate_hz for start, find in zip(starts, finds, strict=True)]
     fine = FINE_S * of.rate_hz
     indices = np.arange(max(0, round(min(starts) - fine)), min(len(iq), round(max(ends) + fine)))
-    sound = _Sound(follow(iq, of, indices), iq[indices] != 0, indices, of.rate_hz, upper_only)
+    samples = iq[indices]
+    sound = _Sound(follow(samples, of, indices), samples != 0, indices, of.rate_hz, upper_only)
     shares = [np.zeros(len(indices), np.complex64) for _ in finds]
     tones: list[Tone] = []
     # Tones of two stations overlap; two rounds leave nothing of one in the other's time.
@@ -136,7 +137,7 @@ def _moments(at: Ints, likelihood: Floats) -> tuple[float, float]:
     return mean, math.sqrt(max(0.0, float((weight * (at - mean) ** 2).sum())))
 
 
-def time_ticks(iq: Complex, of: Bands, pulse: Pulse, tone: Tone, first_s: float, density: float) -> Ticks | None:
+def time_ticks(iq: Stretch, of: Bands, pulse: Pulse, tone: Tone, first_s: float, density: float) -> Ticks | None:
     """Time the second ticks in `iq`, which begins `first_s` after the minute, where the tone says they are.
 
     Those before the tone are the seconds of the minute that it ends. None when too few are heard, or when they do
@@ -150,12 +151,15 @@ def time_ticks(iq: Complex, of: Bands, pulse: Pulse, tone: Tone, first_s: float,
     starts = np.rint((seconds + tone.onset_s - first_s) * rate).astype(np.int64) - reach
     fits = (starts >= 0) & (starts + width <= len(iq))
     seconds, starts = seconds[fits], starts[fits]
-    indices = starts[:, None] + np.arange(width)
-    whole = (iq[indices] != 0).all(axis=1)
-    seconds, indices = seconds[whole], indices[whole]
     if len(seconds) < FEWEST_TICKS:
         return None
-    rows, _ = _against(follow(iq, of, indices), indices, pulse.tick_hz, rate, pulse.upper_only)
+    samples = np.stack([iq[start : start + width] for start in starts.tolist()])
+    whole = (samples != 0).all(axis=1)
+    seconds, starts, samples = seconds[whole], starts[whole], samples[whole]
+    if len(seconds) < FEWEST_TICKS:
+        return None
+    indices = starts[:, None] + np.arange(width)
+    rows, _ = _against(follow(samples, of, indices), indices, pulse.tick_hz, rate, pulse.upper_only)
     sums = _sums(rows)
     at = np.arange(2 * reach + 1)
     # A whole tick ends in the window; of a longer one all that follows its beginning is in it.

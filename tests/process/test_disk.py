@@ -117,13 +117,13 @@ def test_permission_that_is_lost_and_errors_of_the_disk(
 
     def fail() -> None:
         monkeypatch.setattr(os, "open", refuse)
-        monkeypatch.setattr(npz, "write", lambda path, *_: refuse(path, 0))
+        monkeypatch.setattr(npz, "store", lambda path, *_: refuse(path, 0))
 
-    write = npz.write
+    store = npz.store
 
     def mend() -> None:
         monkeypatch.setattr(os, "open", real)
-        monkeypatch.setattr(npz, "write", write)
+        monkeypatch.setattr(npz, "store", store)
 
     with fast_channel(names, tmp_path) as fast:
         fails_then_mends(fast, fail, mend, os.strerror(number))
@@ -169,14 +169,14 @@ def test_beyond_the_bound_the_oldest_minute_goes_and_is_counted(
 ) -> None:
     with fast_channel(names, tmp_path, buffer_minutes=2) as fast:
         refuse = {"on": True}
-        write = npz.write
+        store = npz.store
 
-        def full(*arguments: Any) -> int:
+        def full(*arguments: Any) -> None:
             if refuse["on"]:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return write(*arguments)
+            store(*arguments)
 
-        monkeypatch.setattr(npz, "write", full)
+        monkeypatch.setattr(npz, "store", full)
         worker = fast.worker()
         for minute in range(9):
             fast.send(60)

@@ -66,7 +66,7 @@ def minute(label_error_ns: int = 0, gaps: tuple[Gap, ...] = ()) -> Minute:
 
 def save(folder: Path, cut: Minute, change: Callable[[dict[str, Any]], None] = lambda _: None, **facts: Any) -> Path:
     """The file of a minute, after `change` had its way with the arrays."""
-    arrays = build(cut, context(cut, **facts))
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in build(cut, context(cut, **facts)).items()}
     change(arrays)
     path = minute_path(folder, CHANNEL, T0)
     npz.write(path, arrays, 2)

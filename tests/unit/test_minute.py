@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.minutefile import samples_of
 from pipeline.records import AnchorSource
 from pipeline.stream.encodings import encodings_of, in_order, uncut
 from pipeline.stream.journal import FLAG_LATE, FLAG_REORDERED, FLAG_UNTIMED, RECORD_DTYPE, Kind
 from pipeline.stream.minute import Gap, Minute, Piece, cut, extra_runs, lost_between
+from pipeline.stream.samples import Samples
 from pipeline.stream.timeline import SECOND, Anchor, Epoch
 from streams import T0, counter_iq, counter_payload
 
@@ -65,7 +65,7 @@ def cut_one(heap: Heap, frame_at_minute: int = 0, of: Epoch | None = None, tail:
 
 
 def samples(minute: Minute) -> np.ndarray[Any, Any]:
-    return samples_of(minute.runs, minute.samples)
+    return np.asarray(Samples(minute.runs, minute.samples))
 
 
 def full(packets: int = 121, size: int = 500, without: tuple[int, ...] = ()) -> Heap:
@@ -266,7 +266,7 @@ def test_timelines_that_overlap_never_make_gaps_that_do() -> None:
 def test_extra_runs_begin_where_the_file_ends() -> None:
     heap = full(130)
     runs = extra_runs(piece(heap), SAMPLES + 777, SAMPLES, heap.payload, 1 << 30)
-    assert np.array_equal(samples_of(runs, 777), counter_iq(SAMPLES, 777))
+    assert np.array_equal(Samples(runs, 777), counter_iq(SAMPLES, 777))
 
 
 @given(st.integers(0, 500), st.integers(1, 5000), st.lists(st.integers(-100, 6000), min_size=1, max_size=6))

@@ -90,7 +90,7 @@ def test_a_minute_at_the_highest_rate_that_may_be_configured_is_read(path: Path)
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         archive = ZipArchive(file, 1)
-        archive.add("iq.npy", [header, *[bytes(8 * rate // 100)] * 6000], deflate=True)
+        archive.add("iq.npy", len(header) + 60 * 8 * rate, [header, *[bytes(8 * rate // 100)] * 6000], deflate=True)
         archive.close()
     found = npz.read_partly(path, ("iq",))
     assert found.faults == {}
@@ -137,20 +137,20 @@ def test_same_input_gives_the_same_bytes(path: Path) -> None:
 def test_object_arrays_are_refused(path: Path) -> None:
     with pytest.raises(TypeError, match="ntp_offset_ms"):
         write(path, {"ntp_offset_ms": np.array(None)}, 2)
-    assert list(path.parent.iterdir()) == []
+    assert not path.parent.exists()
 
 
 @pytest.mark.parametrize("kind", ["i4,f8", "V8", [("at", "i8")]])
 def test_arrays_of_records_are_refused(path: Path, kind: Any) -> None:
     with pytest.raises(TypeError, match="gaps: "):
         write(path, {"gaps": np.zeros(2, kind)}, 2)
-    assert list(path.parent.iterdir()) == []
+    assert not path.parent.exists()
 
 
 def test_name_that_is_not_ascii_is_refused(path: Path) -> None:
     with pytest.raises(ValueError, match="must be ASCII"):
         write(path, {"größe": np.zeros(2)}, 2)
-    assert list(path.parent.iterdir()) == []
+    assert not path.parent.exists()
 
 
 @pytest.mark.skipif(shutil.which("unzip") is None, reason="unzip is not installed")

@@ -13,10 +13,11 @@ import pytest
 from airwaves import BEFORE, ELSEWHERE, KINDS, RATE, SECONDS, carrier, noise_minutes, station_minute, white
 from minutes import context
 from pipeline.config import Channel, Station
-from pipeline.minutefile import build, samples_of
+from pipeline.minutefile import build
 from pipeline.stream.journal import geometry
 from pipeline.stream.minute import Minute
 from pipeline.stream.pulses import CHU, STATIONS, WWV, WWVH, locator_position, path_delay_s, pulses
+from pipeline.stream.samples import Samples
 from pipeline.stream.timeline import SECOND
 from pipeline.stream.tones import NOTHING, Tones, listen, survey, tone_evidence
 from pipeline.stream.tonetiming import Tone
@@ -376,7 +377,7 @@ def test_file_says_what_was_heard_with_the_end_of_the_file_before(two_minutes: l
 
 def test_end_of_another_stream_is_not_listened_to(two_minutes: list[Minute]) -> None:
     first, second = two_minutes
-    iq = samples_of(first.runs, first.samples)
+    iq = np.asarray(Samples(first.runs, first.samples))
     tail = tail_of(first, iq, iq[:0])
     assert tail is not None
     before = tail.before(second)

@@ -83,13 +83,13 @@ def test_minute_is_written_and_the_worker_woken(bench: Bench) -> None:
 
 def test_receiving_goes_on_while_the_disk_is_slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    real = npz.write
+    real = npz.store
 
-    def slow(*arguments: Any) -> int:
+    def slow(*arguments: Any) -> None:
         assert gate.wait(DEADLINE_S)
-        return real(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(npz, "write", slow)
+    monkeypatch.setattr(npz, "store", slow)
     cut = one_cut()
     bench.writer.start(cut, [context(cut.minutes[0])])
     assert bench.writer.poll() is None
@@ -250,14 +250,14 @@ def test_failure_is_reported_and_leaves_nothing(bench: Bench, number: int) -> No
 def test_second_minute_that_fails_does_not_undo_the_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     [first], [second] = one_cut().minutes, one_cut(start_ns=T0 + 60 * SECOND).minutes
     cut = replace(one_cut(), minutes=[first, second])
-    real, calls = npz.write, iter(range(10))
+    real, calls = npz.store, iter(range(10))
 
-    def fail_second(*arguments: Any) -> int:
+    def fail_second(*arguments: Any) -> None:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(npz, "write", fail_second)
+    monkeypatch.setattr(npz, "store", fail_second)
     written = run(bench.writer, cut)
     assert written.error is not None
     assert written.paths == (bench.folder / MAIN,)
@@ -272,7 +272,7 @@ def test_second_minute_that_fails_does_not_undo_the_first(bench: Bench, monkeypa
 )
 def test_what_may_pass_is_tried_again(bench: Bench, fault: Exception, number: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npz, "write", thrower(fault))
+        patch.setattr(npz, "store", thrower(fault))
         written = run(bench.writer, one_cut())
     assert written.error is not None
     assert written.error.errno == number

@@ -20,7 +20,8 @@ def archive(level: int, members: dict[str, tuple[bytes, ...]]) -> bytes:
     file = io.BytesIO()
     made = ZipArchive(file, level)
     for name, parts in members.items():
-        made.add(name, parts, deflate=sum(map(len, parts)) > 100)
+        size = sum(map(len, parts))
+        made.add(name, size, parts, deflate=size > 100)
     made.close()
     return file.getvalue()
 
@@ -62,9 +63,9 @@ def test_name_that_is_taken_is_refused() -> None:
     """Readers take the one or the other."""
     file = io.BytesIO()
     made = ZipArchive(file, 2)
-    made.add("some", (b"1",), deflate=False)
+    made.add("some", 1, (b"1",), deflate=False)
     with pytest.raises(ValueError, match="some: a member of that name is in the archive already"):
-        made.add("some", (b"2",), deflate=False)
+        made.add("some", 1, (b"2",), deflate=False)
     made.close()
     with zipfile.ZipFile(file) as found:
         assert {name: found.read(name) for name in found.namelist()} == {"some": b"1"}
@@ -74,13 +75,13 @@ def test_name_that_is_taken_is_refused() -> None:
 def test_name_that_is_not_ascii_is_refused(name: str) -> None:
     made = ZipArchive(io.BytesIO(), 2)
     with pytest.raises(ValueError, match="a member's name must be ASCII") as caught:
-        made.add(name, (b"1",), deflate=False)
+        made.add(name, 1, (b"1",), deflate=False)
     assert ascii(name) in str(caught.value)
 
 
 def test_more_than_a_zip_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.ziparchive.LIMIT", 1000)
     made = ZipArchive(io.BytesIO(), 2)
-    made.add("some", (bytes(900),), deflate=False)
+    made.add("some", 900, (bytes(900),), deflate=False)
     with pytest.raises(ValueError, match="more: 70 bytes are more than the archive's 1000"):
-        made.add("more", (bytes(70),), deflate=True)
+        made.add("more", 70, (bytes(70),), deflate=True)

@@ -80,7 +80,7 @@ class Receiver:
         last = rows[packets[-1]]
         known = (wrap16(int(last["sequence"])), wrap32(int(last["timestamp"])), int(last["arrival_ns"]))
         lot = landing.lot(self.shift_ns)
-        for slot, header, arrival_ns in zip(landing.waiting, lot.headers, lot.arrivals_ns.tolist(), strict=True):
+        for slot, header, arrival_ns in zip(landing.waiting, lot.headers, lot.arrivals_ns, strict=True):
             if (header[2], header[3], arrival_ns) == known:
                 landing.done(slot + 1)
                 return
@@ -178,7 +178,7 @@ class Receiver:
 
     def _unusual(self, datagram: memoryview, at: int, lot: Lot, row: int) -> None:
         """A datagram that is of no use, or RTP with options that radiod never sends."""
-        intake, arrival_ns, origin = self._intake, int(lot.arrivals_ns[row]), lot.origin(row)
+        intake, arrival_ns, origin = self._intake, lot.arrivals_ns[row], lot.origins[row]
         try:
             packet = parse(datagram)
         except RtpError:

@@ -13,7 +13,7 @@ from pipeline.config import Channel, Recorder
 from pipeline.hostclock import recorder_base
 from pipeline.landing import LANDING_SIZE, Landing, reserved
 from pipeline.shm import Segment, SharedMemoryError, segment_name
-from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Geometry, Journal, geometry
+from pipeline.stream.journal import CHECKPOINT_SIZE, HEADER_SIZE, Journal, geometry
 from pipeline.stream.recovery import packed, unpacked
 
 MADV_REMOVE = mmap.MADV_REMOVE
@@ -26,14 +26,10 @@ def create_segment(instance: str, channel: Channel, recorder: Recorder) -> Segme
     shape = geometry(channel.sample_rate_hz, recorder.buffer_minutes)
     # Nobody but the workers has to read samples there.
     # The heap is filled by system calls alone, which report it when memory is short; its pages come and go.
-    parts = [(0, shape.heap_offset), *_landing_parts(shape)]
+    parts = [(0, shape.heap_offset), *((shape.size + offset, length) for offset, length in reserved())]
     segment = Segment.create(segment_name(instance, channel.id), shape.size + LANDING_SIZE, parts, mode=0o600)
     Journal.format(segment.buf, shape, channel.ssrc)
     return segment
-
-
-def _landing_parts(shape: Geometry) -> list[tuple[int, int]]:
-    return [(shape.size + offset, length) for offset, length in reserved()]
 
 
 def landing_of(segment: Segment, journal: Journal) -> Landing:
@@ -45,28 +41,23 @@ def open_segment(instance: str, channel: Channel, recorder: Recorder, waited: bo
     """The journal that an earlier run left for this channel, with what it still holds, marked as broken off.
 
     `waited`: packets that arrived before now and come next were on sockets that outlived that
-    run. None when there is none, or when it is another SSRC's or another layout's. One whose landing is of an earlier
-    version is made larger; SharedMemoryError when there is no room for that.
+    run. None when there is none, or when it is another SSRC's or another layout's.
     """
     try:
         segment = Segment.open(segment_name(instance, channel.id), writable=True)
     except SharedMemoryError:
         return None
     journal = Journal.attach(segment.buf, channel.ssrc) if segment.size >= HEADER_SIZE else None
-    if journal is None:
+    if journal is None or segment.size < journal.shape.size + LANDING_SIZE:
+        del journal
         segment.close()
         return None
-    if segment.size < journal.shape.size + LANDING_SIZE:
-        shape = journal.shape
-        del journal
-        segment = segment.grown(shape.size + LANDING_SIZE, _landing_parts(shape))
-        journal = Journal(segment.buf, shape)
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + recorder_base(journal)
     since = now if waited else 0
     landing = landing_of(segment, journal)
     if landing.waiting and not waited:
         # They came before the break, too; the next start takes longer than this margin.
-        since = int(landing.lot(time.time_ns() - now).arrivals_ns.max()) + LANDED_MARGIN_NS
+        since = max(landing.lot(time.time_ns() - now).arrivals_ns) + LANDED_MARGIN_NS
     journal.mark_break(since)
     return segment
 

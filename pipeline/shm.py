@@ -6,7 +6,7 @@ import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import posix_ipc
@@ -45,20 +45,22 @@ class Segment:
         not there. The rest may only be written by system calls, which report it. Raises
         SharedMemoryError.
         """
-        size = _whole_pages(size)
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             shm = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=mode, size=size)
         except posix_ipc.ExistentialError:
             raise SharedMemoryError(f"shared memory segment {name} exists; is another instance running?") from None
         try:
-            with _room_for(name, size):
-                for offset, length in ((0, size),) if reserve is None else reserve:
-                    os.posix_fallocate(shm.fd, offset, length)
-                os.fchmod(shm.fd, mode)
-                return cls(name, shm.fd, size, writable=True)
-        except SharedMemoryError:
+            for offset, length in ((0, size),) if reserve is None else reserve:
+                os.posix_fallocate(shm.fd, offset, length)
+            os.fchmod(shm.fd, mode)
+            return cls(name, shm.fd, size, writable=True)
+        except OSError as error:
             unlink(name)
-            raise
+            raise SharedMemoryError(
+                f"no room for shared memory segment {name} of {size >> 20} MiB ({error.strerror}); enlarge /dev/shm "
+                "(`mount -o remount,size=... /dev/shm`) or lower recorder.buffer_minutes"
+            ) from error
         finally:
             shm.close_fd()
 
@@ -83,22 +85,6 @@ class Segment:
         finally:
             shm.close_fd()
 
-    def grown(self, size: int, reserve: Iterable[tuple[int, int]]) -> Segment:
-        """The same writable segment mapped anew with `size` bytes, zeros behind those that it had; see `create`.
-
-        This one is closed.
-        """
-        size = _whole_pages(size)
-        try:
-            with _room_for(self.name, size):
-                for offset, length in reserve:
-                    os.posix_fallocate(self._fd, offset, length)
-                # Only now: a segment of full size has all that it needs.
-                os.ftruncate(self._fd, size)
-                return Segment(self.name, self._fd, size, writable=True)
-        finally:
-            self.close()
-
     def fileno(self) -> int:
         """The descriptor of a writable segment, for calls that report it when there is no memory for a page."""
         return self._fd
@@ -115,22 +101,6 @@ class Segment:
     def unlink(self) -> None:
         """Remove the name; mappings stay valid. Harmless when it is gone already."""
         unlink(self.name)
-
-
-def _whole_pages(size: int) -> int:
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-@contextlib.contextmanager
-def _room_for(name: str, size: int) -> Iterator[None]:
-    """Says in words that the system has no memory for a segment."""
-    try:
-        yield
-    except OSError as error:
-        raise SharedMemoryError(
-            f"no room for shared memory segment {name} of {size >> 20} MiB ({error.strerror}); enlarge /dev/shm "
-            "(`mount -o remount,size=... /dev/shm`) or lower recorder.buffer_minutes"
-        ) from error
 
 
 def unlink(name: str) -> None:

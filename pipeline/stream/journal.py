@@ -229,19 +229,13 @@ class Journal:
             self.position += row.length
         self.count = self._words[W_COUNT] = self.count + 1
 
-    def append_run(self, rows: npt.NDArray[np.void]) -> None:
-        """Commit records (RECORD_DTYPE) at once whose payloads lie one after the other at `room()`'s offset.
-
-        Sets their positions.
-        """
-        ends = np.cumsum(rows["length"], dtype=np.int64)
-        rows["position"] = self.position + ends - rows["length"]
-        # As bytes: between arrays of records numpy copies field by field.
-        raw, at = memoryview(rows.tobytes()), self.count % self.shape.records * RECORD.size
-        ahead = min(len(raw), self.shape.records * RECORD.size - at)
-        self.buffer[self._index + at : self._index + at + ahead] = raw[:ahead]
-        self.buffer[self._index : self._index + len(raw) - ahead] = raw[ahead:]
-        self.position += int(ends[-1])
+    def append_run(self, rows: list[Row]) -> None:
+        """Commit records at once whose payloads lie one after the other at `room()`'s offset."""
+        position = self.position
+        for i, row in enumerate(rows):
+            self._write(self.count + i, position, row)
+            position += row.length
+        self.position = position
         self.count = self._words[W_COUNT] = self.count + len(rows)
 
     def append_moved(self, rows: list[tuple[int, Row]]) -> None:

@@ -113,18 +113,17 @@ class Source:
 
         A run's packets are each the very next one, with nothing to be weighed, `size` payload bytes at most.
         """
-        if self.end < self.sealed or self.candidates.runs or lot.origin(begin) != self.origin:
+        if self.end < self.sealed or self.candidates.runs:
             return begin
-        headers, lengths, senders, width = lot.headers, lot.lengths, lot.senders, self.bytes_per_frame
-        home, sequence, timestamp = senders[begin], self._next_sequence, self._next_timestamp
-        for row in range(begin, len(lengths)):
-            bits, _, found_sequence, found_timestamp, found_ssrc = headers[row]
-            length = lengths[row]
+        home, width, sequence, timestamp = self.origin, self.bytes_per_frame, self._next_sequence, self._next_timestamp
+        for row in range(begin, len(lot.lengths)):
+            bits, _, found_sequence, found_timestamp, found_ssrc = lot.headers[row]
+            length = lot.lengths[row]
             size -= length
             if (
                 found_sequence != sequence
                 or found_timestamp != timestamp
-                or senders[row] != home
+                or lot.origins[row] != home
                 or bits != VERSION_BITS
                 or found_ssrc != ssrc
                 or length <= 0
@@ -133,7 +132,7 @@ class Source:
             ):
                 return row
             sequence, timestamp = (sequence + 1) & 0xFFFF, (timestamp + length // width) & 0xFFFF_FFFF
-        return len(lengths)
+        return len(lot.lengths)
 
     def place_run(self, lengths: list[int], arrival_ns: int) -> list[int]:
         """Place the packets of a run; `lengths` are their payloads' in bytes, `arrival_ns` is the last one's.

@@ -273,8 +273,8 @@ def test_long_datagrams_do_not_keep_memory() -> None:
         made = intake(Journal.attach(at.segment.buf, SSRC) or never())
         drains = Receiver(at.sock, (), SSRC, made, at.segment)
         before = held_kb(at.segment)
-        at.send([(0, struct.pack("!BBHII", 0x80, 97, n, 0, SSRC + 1) + bytes(60_000)) for n in range(SLOTS)])
-        assert drains.drain() == SLOTS
+        at.send([(0, struct.pack("!BBHII", 0x80, 97, n, 0, SSRC + 1) + bytes(60_000)) for n in range(2 * SLOTS)])
+        assert drains.drain() == 2 * SLOTS
         assert held_kb(at.segment) - before < 100
 
 

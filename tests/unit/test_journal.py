@@ -10,7 +10,6 @@ import pytest
 from pipeline.stream.journal import (
     MAX_DATAGRAM,
     PAGE,
-    RECORD_DTYPE,
     W_COUNT,
     W_FIRST,
     Geometry,
@@ -222,8 +221,7 @@ def test_a_run_is_appended_as_its_packets_would_be_and_wraps_in_the_index(journa
         put(journal, n, b"abcd")
     journal.release(SMALL.records - 4)
     at, before = journal.room(32, 7), journal.position
-    rows = [(0, *row(n, length)) for n, length in enumerate([4, 8, 4, 4, 4, 4, 4])]
-    journal.append_run(np.array(rows, RECORD_DTYPE))
+    journal.append_run([row(n, length) for n, length in enumerate([4, 8, 4, 4, 4, 4, 4])])
     found = journal.records(journal.count - 7)
     assert found["sequence"].tolist() == list(range(7))
     assert found["position"].tolist() == [before + n for n in (0, 4, 12, 16, 20, 24, 28)]

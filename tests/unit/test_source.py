@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
-import struct
-import sys
 
-import numpy as np
 import pytest
 
 from pipeline.stream.candidates import MAX_CANDIDATES, REACH, Arrival
@@ -69,15 +65,8 @@ def lot(*packets: Arrival) -> Lot:
     return Lot(
         [(0x80, 97, p.sequence, p.timestamp, 7) for p in packets],
         [p.length for p in packets],
-        [sockaddr(*p.origin) for p in packets],
-        np.array([p.arrival_ns for p in packets], np.int64),
-    )
-
-
-def sockaddr(address: str, port: int) -> int:
-    """The first eight bytes of a sender's struct sockaddr_in, as the kernel leaves them."""
-    return int.from_bytes(
-        struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(address), sys.byteorder
+        [p.arrival_ns for p in packets],
+        [p.origin for p in packets],
     )
 
 

@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ class FileExists(PipelineError):
     """The final name is taken; nothing is ever overwritten."""
 
 
+@runtime_checkable
 class Blocks(Protocol):
     """An array in C order that is made piece by piece."""
 
@@ -58,7 +59,7 @@ Array = npt.NDArray[Any] | Blocks
 
 
 def write(path: Path, arrays: Mapping[str, Array], level: int) -> int:
-    """Write `arrays` as `path`, atomically; returns the file's size in bytes. See `packed` and `store`."""
+    """Write `arrays` as `path`, atomically; returns the file's size in bytes. Raises as `packed` and `store` do."""
     content = packed(arrays, level)
     store(path, content)
     return len(content)
@@ -143,7 +144,7 @@ def _add(archive: ZipArchive, name: str, array: Array) -> None:
 
 def _parts(header: bytes, array: Array, size: int) -> Iterator[memoryview | bytes]:
     yield header
-    if not isinstance(array, np.ndarray):
+    if isinstance(array, Blocks):
         rows = max(1, PIECE * array.shape[0] // max(1, size))
         yield from (_bytes_of(block) for block in array.blocks(rows))
     elif size > SMALL:
@@ -191,6 +192,10 @@ class UnreadableFile(PipelineError):
     """A file is not an NPZ that can be read."""
 
 
+class NoMemoryToRead(UnreadableFile):
+    """A file may be sound, but there was no memory to read it."""
+
+
 # What zipfile, zlib and numpy raise on bytes that are not what they should be.
 _ISAL_ERROR: Any = isal_zlib.error  # a class, whatever its stub says
 _MALFORMED: tuple[type[Exception], ...] = (
@@ -222,7 +227,7 @@ def read(source: Path | bytes) -> dict[str, Any]:
     """All arrays of a file, or of what one would hold; scalars as Python values, text as str.
 
     `iq` is complex64 also where the file holds `iq_int16` and `iq_scale` instead. Raises
-    UnreadableFile with the reason.
+    UnreadableFile with the reason, NoMemoryToRead among them.
     """
     contents = _read(source, (), True)
     values = contents.values
@@ -251,6 +256,8 @@ def _read(source: Path | bytes, headers_of: Collection[str], all_or_nothing: boo
                 try:
                     array = _array(archive, info, name in headers_of)
                 except _MALFORMED as error:
+                    if all_or_nothing and isinstance(error, MemoryError):
+                        raise NoMemoryToRead(f"{_name(source)}: no memory to read {name}") from None
                     if all_or_nothing:
                         raise ValueError(f"{name} cannot be read: {_reason(error)}") from None
                     faults[name] = _reason(error)
@@ -324,7 +331,10 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _parsed(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """A header; those of one tree's files are nearly all the same, and parsing them took half of the time."""
     parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return parse(io.BytesIO(header))
+    try:
+        return parse(io.BytesIO(header))
+    except MemoryError:  # Python's parser, of brackets within brackets
+        raise ValueError("its header is nested too deeply") from None
 
 
 def _reason(error: Exception) -> str:

@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import npz
 from pipeline.config import Channel, Recorder
@@ -214,9 +216,16 @@ def _same(path: Path, content: bytes) -> bool:
     """
     try:
         found, mine = npz.read(path), npz.read(content)
+    except npz.NoMemoryToRead as error:
+        raise MemoryError(str(error)) from None
     except npz.UnreadableFile:
         return False
-    if any(found.get(name) != mine[name] for name in MAPPING):
+    same_mapping = all(found.get(name) == mine[name] for name in MAPPING)
+    return same_mapping and all(_alike(found.get(name), mine[name]) for name in ("iq", "iq_extra"))
+
+
+def _alike(found: Any, mine: npt.NDArray[Any]) -> bool:
+    """True when two arrays have the same bytes: a sample that is not a number does not equal itself."""
+    if not isinstance(found, np.ndarray) or (found.dtype, found.shape) != (mine.dtype, mine.shape):
         return False
-    # As bytes: a sample that is not a number equals itself.
-    return all(np.asarray(found.get(name)).tobytes() == mine[name].tobytes() for name in ("iq", "iq_extra"))
+    return found.view(np.uint8).data == mine.view(np.uint8).data

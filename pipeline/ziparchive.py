@@ -1,4 +1,4 @@
-"""A zip archive, written straight through: members, then the directory (PKWARE's APPNOTE.TXT, 4.3).
+"""A zip archive: members, each made in one go, then the directory (PKWARE's APPNOTE.TXT, 4.3).
 
 zipfile reads them well. To write the eighty small members of a minute file it takes several times as long, it sums
 up the large one with zlib's crc32, and it deflates with nothing but zlib. Deflate is isal's here: the same format at a
@@ -46,7 +46,8 @@ class ZipArchive:
     def add(self, name: str, size: int, parts: Iterable[memoryview | bytes], deflate: bool) -> None:
         """A member made of the bytes of `parts`, `size` in all, stored unless `deflate`; each part is used at once.
 
-        Raises ValueError, and adds nothing, when it does not fit or has a name that is taken or not ASCII.
+        Raises ValueError, and adds nothing, when it does not fit or has a name that is taken or not ASCII. Also when
+        its parts have another size; then the archive is of no use.
         """
         if not name.isascii():
             raise ValueError(f"{name!a}: a member's name must be ASCII")
@@ -61,7 +62,9 @@ class ZipArchive:
         short = name.encode("ascii")
         head = _LOCAL.pack(b"PK\3\4", _VERSION, 0, method, 0, _FIRST_DATE, 0, 0, 0, len(short), 0) + short
         self._write(head)
-        crc = self._deflate(parts) if deflate else self._store(parts)
+        crc, found = self._deflate(parts) if deflate else self._store(parts)
+        if found != size:
+            raise ValueError(f"{name}: {found} bytes came of {size}")
         held = self._at - begin - len(head)
         self._file.seek(begin + _SUMS_AT)
         self._file.write(_SUMS.pack(crc, held, size))
@@ -73,26 +76,26 @@ class ZipArchive:
             ) + short
         )  # fmt: skip
 
-    def _store(self, parts: Iterable[memoryview | bytes]) -> int:
-        """Write the parts as they are; returns their CRC."""
-        crc = 0
+    def _store(self, parts: Iterable[memoryview | bytes]) -> tuple[int, int]:
+        """Write the parts as they are; returns their CRC and size."""
+        crc = size = 0
         for part in parts:
-            crc = isal_zlib.crc32(part, crc)
+            crc, size = isal_zlib.crc32(part, crc), size + len(part)
             self._write(part)
-        return crc
+        return crc, size
 
-    def _deflate(self, parts: Iterable[memoryview | bytes]) -> int:
-        """Write the parts deflated; returns their CRC."""
+    def _deflate(self, parts: Iterable[memoryview | bytes]) -> tuple[int, int]:
+        """Write the parts deflated; returns their CRC and size."""
         library: Any = isal_zlib if self._level <= ISAL_LEVELS else zlib
         deflater = library.compressobj(self._level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        crc = 0
+        crc = size = 0
         for part in parts:
             for at in range(0, len(part), PIECE):
                 piece = part[at : at + PIECE]
-                crc = isal_zlib.crc32(piece, crc)
+                crc, size = isal_zlib.crc32(piece, crc), size + len(piece)
                 self._write(deflater.compress(piece))
         self._write(deflater.flush())
-        return crc
+        return crc, size
 
     def close(self) -> None:
         """Write the directory, after which the archive is whole; the file stays open."""

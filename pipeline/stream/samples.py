@@ -6,8 +6,8 @@ caches once more for every use.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
+from copy import copy as shallow_copy
 from typing import Any
 
 import numpy as np
@@ -44,11 +44,13 @@ class Samples:
         begin, stop, step = span.indices(self._size)
         if step != 1:
             raise ValueError(f"samples are decoded one after the other, not in steps of {step}")
-        part = copy.copy(self)
+        part = shallow_copy(self)
         part._first, part._size = self._first + begin, max(0, stop - begin)
         return part
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("samples are decoded, so an array of them is always a new one")
         whole = np.zeros(self.shape, self.dtype)
         self._decode_into(whole, self._first)
         return whole if dtype is None else whole.astype(dtype, copy=False)

@@ -153,6 +153,20 @@ def test_name_that_is_not_ascii_is_refused(path: Path) -> None:
     assert not path.parent.exists()
 
 
+def test_numbers_are_arrays_too(path: Path) -> None:
+    write(path, {"rate": np.float64(1.5), "many": np.float64(2.0)[None]}, 2)
+    assert read(path)["rate"] == 1.5
+
+
+def test_header_of_many_brackets_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        header = b"(" * 3000
+        archive.writestr("x.npy", b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UnreadableFile, match="x cannot be read") as found:
+        read(tmp_path / "x.npz")
+    assert not isinstance(found.value, npz.NoMemoryToRead)
+
+
 @pytest.mark.skipif(shutil.which("unzip") is None, reason="unzip is not installed")
 @pytest.mark.parametrize("level", [0, 2, 6])
 def test_unzip_finds_no_fault(path: Path, level: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.stream.minute import Run
 from pipeline.stream.samples import Pairs, Samples
 
-FORMATS = {"S16BE": ">i2", "S16LE": "<i2", "F32LE": "<f4", "F32BE": ">f4", "F16LE": "<f2"}
+FORMATS = {"S16BE": ">i2", "S16LE": "<i2", "F32LE": "<f4", "F32BE": ">f4", "F16LE": "<f2", "F16BE": ">f2"}
 SIZE = 500
 
 
@@ -28,13 +28,13 @@ def run(index: int, frames: int, encoding: str) -> tuple[Run, npt.NDArray[Any]]:
 
 @st.composite
 def minutes(draw: st.DrawFn, encodings: tuple[str, ...] = tuple(FORMATS)) -> tuple[Samples, npt.NDArray[np.complex64]]:
-    """A minute of runs with gaps between some of them, and the same as an array."""
-    at, runs, wanted = 0, [], np.zeros(SIZE, np.complex64)
-    while at < SIZE and len(runs) < 12:
-        at += draw(st.sampled_from([0, 0, 1, 60]))
-        frames = min(draw(st.integers(1, 150)), SIZE - at)
-        if frames <= 0:
-            break
+    """A minute of runs anywhere, the later one's samples where two meet; and the same as an array."""
+    runs, wanted, at = [], np.zeros(SIZE, np.complex64), 0
+    for _ in range(draw(st.integers(0, 12))):
+        # Mostly where the last one ended.
+        at = min(at + draw(st.sampled_from([0, 0, 1, 60, -40])), SIZE - 1)
+        frames = min(draw(st.integers(1, 150)), SIZE - max(0, at))
+        at = max(0, at)
         made, samples = run(at, frames, draw(st.sampled_from(encodings)))
         runs.append(made)
         wanted[at : at + frames] = samples
@@ -76,3 +76,5 @@ def test_none_and_steps() -> None:
     assert list(Samples([], 0).blocks(5)) == []
     with pytest.raises(ValueError, match="steps of 2"):
         Samples([], 3)[::2]
+    with pytest.raises(ValueError, match="always a new one"):
+        Samples([], 3).__array__(copy=False)

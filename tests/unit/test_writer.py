@@ -279,6 +279,23 @@ def test_what_may_pass_is_tried_again(bench: Bench, fault: Exception, number: in
     assert run(bench.writer, one_cut()).error is None
 
 
+def test_no_memory_to_compare_with_is_no_other_minute(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(bench.writer, one_cut())
+    real = npz._array
+
+    def poor(archive: Any, info: Any, header_only: bool) -> Any:
+        if info.filename == "iq.npy":
+            raise MemoryError
+        return real(archive, info, header_only)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npz, "_array", poor)
+        written = run(bench.writer, one_cut())
+    assert written.error is not None and written.error.errno == errno.ENOMEM
+    assert run(bench.writer, one_cut()).paths == (bench.folder / MAIN,)
+    assert bench.files() == [MAIN]
+
+
 def test_fault_of_our_own_is_never_taken_for_success(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "build", thrower(TypeError("a bug")))
     cut = one_cut()

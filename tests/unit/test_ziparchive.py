@@ -85,3 +85,11 @@ def test_more_than_a_zip_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     made.add("some", 900, (bytes(900),), deflate=False)
     with pytest.raises(ValueError, match="more: 70 bytes are more than the archive's 1000"):
         made.add("more", 70, (bytes(70),), deflate=True)
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("size", [9, 11])
+def test_parts_of_another_size_than_was_said_are_no_member(size: int, deflate: bool) -> None:
+    made = ZipArchive(io.BytesIO(), 1)
+    with pytest.raises(ValueError, match=f"some: 10 bytes came of {size}"):
+        made.add("some", size, (bytes(4), bytes(6)), deflate=deflate)

@@ -36,7 +36,7 @@ import numpy as np  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))  # as pytest does
 from bench.figures import Row, clock, cpu_of, print_rows  # noqa: E402
-from bench.timed_program import DEFAULT_BUFFER, TURN  # noqa: E402
+from bench.timed_program import DEFAULT_BUFFER, JOB, PARTS, TURN  # noqa: E402
 from e2e.live import environment_of, spec, write_config  # noqa: E402
 from helpers import REPOSITORY, Names, new_names, wait_for  # noqa: E402
 from pipeline import npz  # noqa: E402
@@ -196,12 +196,23 @@ def with_parts(costs: Costs, folder: Path, begin: float, end: float) -> Costs:
     noted = sum(any(begin <= t[0] < end for t in note["turns"]) for note in notes)
     per = noted * (end - begin) / 60
     column = {name: turns[:, n] for n, name in enumerate(TURN)}
-    take, publish = (float(column[name].sum()) / per for name in ("take", "publish"))
-    write = sum(job[1] for job in jobs) / per
-    rest = float(column["turn"].sum()) / per - take - publish
-    costs.parts = {"receive, place, status": take, "publish": publish, "cut and the rest of a turn": rest,
-                   "write": write, "wake up": costs.whole - take - publish - rest - write}  # fmt: skip
-    costs.write_s = sorted(job[2] for job in jobs)
+    took = {name: float(column[name].sum()) / per for name in (*PARTS, "turn")}
+    job = {name: sum(row[n] for row in jobs) / per for n, name in enumerate(JOB)}
+    rest = took["turn"] - took["take"] - took["publish"]
+    inner = ("from the socket", "into the journal", "statuses")
+    costs.parts = {
+        "receive, place, status": took["take"],
+        **{f"of it {name}": took[name] for name in inner},
+        "of it headers, places, records": took["take"] - sum(took[name] for name in inner),
+        "publish": took["publish"],
+        "cut and the rest of a turn": rest,
+        "of it the cut": took["cut"],
+        "write": job["cpu"],
+        "of it listening for tones": job["tones"],
+        "of it decoding, deflate, sums": job["deflate"],
+        "wake up": costs.whole - took["turn"] - job["cpu"],
+    }
+    costs.write_s = sorted(row[JOB.index("wall")] for row in jobs)
     writing = column["writing"] > 0
     costs.writing_age_s = float(column["age"][writing].max(initial=0.0))
     # Of so many other wake-ups the latest one, as a rule.
@@ -300,7 +311,7 @@ def report(costs: Costs, started: float, gone: list[float]) -> None:
     """The live part, for people."""
     print(f"\nCPU s a channel-minute {costs.whole:8.4f}")
     for name, cost in costs.parts.items():
-        print(f"  {name:28} {cost:7.4f}")
+        print(f"  {name:36} {cost:7.4f}")
     print(f"a process that only takes the packets {costs.bare:7.4f}")
     print(f"wake-ups a channel-minute    {costs.wakeups:7.1f}")
     print(f"supervisor, a channel-minute {costs.supervisor:7.4f}   (the simulator: {costs.simulator:.4f})")

@@ -187,6 +187,11 @@ def test_samples_that_are_not_numbers_equal_themselves(bench: Bench) -> None:
     assert not (bench.folder / PARTS).exists()
 
 
+def test_array_where_a_number_should_be_is_another_minute(bench: Bench) -> None:
+    npz.write(bench.folder / MAIN, {"sample_rate": np.array([RATE, RATE])}, 0)
+    assert run(bench.writer, one_cut()).paths == (bench.folder / part(1),)
+
+
 @pytest.mark.parametrize("content", [b"", b"something else", b"PK\x03\x04"])
 def test_unreadable_file_under_the_name_is_left_alone(bench: Bench, content: bytes) -> None:
     (bench.folder / MAIN).parent.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
     python -m tests.bench [--minutes N] [--only WORD] [--long]
 
-About eleven minutes. CPU / wall, medians, and what is aimed at. `--long` prints instead what each bench says when it is
+About eight minutes. CPU / wall, medians, and what is aimed at. `--long` prints instead what each bench says when it is
 called by itself, watching, verifying and tones too. What is true rather than fast (labels, bounds, false tones) is
 measured by bench_time, bench_ntp --uncertainty and bench_tones.
 """
@@ -24,6 +24,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "bench_shm": (),
     "bench_ntp": (),
     "bench_channel": ("--minutes", "{minutes}"),
+    "bench_receive": (),
     "bench_group": (),
 }
 LONG: dict[str, tuple[str, ...]] = {

@@ -1,14 +1,10 @@
-"""NPZ files: written whole or not at all, read back by plain `numpy.load`.
+"""NPZ files: made in memory, read back by plain `numpy.load`.
 
-A file is made in memory, written under a name that no reader looks for, forced to disk, and only then given
-its own name, which must be free; then the folder is forced to disk. Deflate is isal's:
-the same format as zlib's at a small part of the time. Nothing that is read is ever unpickled.
+Deflate is isal's: the same format as zlib's at a small part of the time. Nothing that is read is ever unpickled.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import io
 import math
@@ -26,21 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from pipeline import PipelineError
+from pipeline import PipelineError, durable
 from pipeline.configrules import HIGHEST_RATE_HZ
 from pipeline.ziparchive import PIECE, ZipArchive
 
-TEMPORARY_SUFFIX = ".tmp"
 # Arrays below this size are stored: their deflate header costs more than it saves.
 SMALL = 4096
-# What file systems without hard links (exFAT, some network ones) answer.
-NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 OBJECT_ARRAY = "it is an object array, which only pickle can read"
 _ZIP_MAGIC = b"PK\x03\x04"
-
-
-class FileExists(PipelineError):
-    """The final name is taken; nothing is ever overwritten."""
 
 
 @runtime_checkable
@@ -59,9 +48,12 @@ Array = npt.NDArray[Any] | Blocks
 
 
 def write(path: Path, arrays: Mapping[str, Array], level: int) -> int:
-    """Write `arrays` as `path`, atomically; returns the file's size in bytes. Raises as `packed` and `store` do."""
+    """Write `arrays` as `path`, whole or not at all; returns the file's size in bytes.
+
+    Raises as `packed` and `durable.write` do.
+    """
     content = packed(arrays, level)
-    store(path, content)
+    durable.write(path, content)
     return len(content)
 
 
@@ -77,59 +69,6 @@ def packed(arrays: Mapping[str, Array], level: int) -> bytes:
         _add(archive, name, array)
     archive.close()
     return content.getvalue()
-
-
-def store(path: Path, content: bytes) -> None:
-    """Write a file, atomically.
-
-    Raises FileExists when the name is taken and OSError when the disk refuses. Nothing is left behind then but, after
-    a crash, a name that ends in `.tmp`.
-    """
-    _make_folder(path.parent)
-    if path.exists():
-        raise FileExists(f"{path} exists already; it was left as it is")
-    # The process is in the name: two instances that share a folder by mistake do not share this file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        _publish(temporary, path)
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, durably, if the name is free."""
-    try:
-        os.link(temporary, path)  # a rename would replace what has come under this name meanwhile
-    except FileExistsError:
-        raise FileExists(f"{path} exists already; it was left as it is") from None
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        temporary.rename(path)
-    try:
-        temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
-    except BaseException:
-        # A name that may be gone after a power cut must not be taken for a written minute.
-        _remove(path)
-        raise
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # the failure that led here is the one to report
-        path.unlink(missing_ok=True)
-
-
-def _make_folder(folder: Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
 
 
 def _add(archive: ZipArchive, name: str, array: Array) -> None:
@@ -163,29 +102,6 @@ def _header_of(descr: str, shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
     return header.getvalue()
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk, so that a new name in it survives a power cut.
-
-    Raises OSError, but not where the file system cannot do this to folders at all.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(fd)
-
-
-def remove_orphans(folder: Path) -> list[Path]:
-    """Delete temporary files that a crash left in `folder`; returns what was deleted."""
-    orphans = sorted(folder.glob(f".*.npz.*{TEMPORARY_SUFFIX}")) if folder.is_dir() else []
-    for path in orphans:
-        path.unlink(missing_ok=True)
-    return orphans
 
 
 class UnreadableFile(PipelineError):

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from pipeline import npz
+from pipeline import durable
 from pipeline.audit.findings import Issue
 from pipeline.audit.onefile import Named, parse_name
 from pipeline.minutefile import ARCHIVES, PARTS
 
-SUFFIX, SUFFIX_TEMPORARY = ".npz", npz.TEMPORARY_SUFFIX
+SUFFIX, SUFFIX_TEMPORARY = ".npz", durable.TEMPORARY_SUFFIX
 # A minute is written in seconds, on a slow disk in some more.
 TEMPORARY_S = 600.0
 
@@ -90,7 +90,7 @@ def _holders(tree: Path, report: Report) -> Iterator[Path]:
             below.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        if any(name.endswith((SUFFIX, npz.TEMPORARY_SUFFIX)) for name in names):
+        if any(name.endswith((SUFFIX, durable.TEMPORARY_SUFFIX)) for name in names):
             yield Path(folder)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import npz
+from pipeline import durable, npz
 from pipeline.config import Channel, Recorder
 from pipeline.minutefile import ARCHIVES, PARTS, Context, build, minute_path, part_path
 from pipeline.records import UNKNOWN_NS
@@ -140,7 +140,7 @@ class Writer:
             error = failure
         except MemoryError:
             error = OSError(errno.ENOMEM, "no memory to write a minute")
-        except npz.FileExists as failure:
+        except durable.FileExists as failure:
             error = OSError(errno.EEXIST, str(failure))
         except BaseException as failure:
             self._fault = failure
@@ -152,7 +152,7 @@ class Writer:
         try:
             if not self._tidied:
                 for folder in self._folders[:2]:
-                    for path in npz.remove_orphans(folder):
+                    for path in durable.remove_orphans(folder):
                         log.warning("%s: removed %s, which a crash left unfinished", self._channel.name, path.name)
                 self._tidied = True
             self._sweep(cut, contexts)
@@ -185,13 +185,13 @@ class Writer:
             if _same(path, content):
                 # A predecessor wrote this very minute and died before it could say so,
                 # perhaps before the name was on disk.
-                npz.sync_folder(path.parent)
+                durable.sync_folder(path.parent)
                 return path
             number += 1
             path = part_path(folder, self._channel, minute.utc_ns, minute.rate_hz, number)
             if number > MAX_PARTS:
                 raise OSError(errno.EEXIST, "too many parts of one minute", str(path))
-        npz.store(path, content)
+        durable.write(path, content)
         return path
 
     def _check_space(self, folder: Path) -> None:

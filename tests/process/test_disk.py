@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from helpers import Names, needs_root
-from pipeline import npz
+from pipeline import durable
 from pipeline import worker as worker_module
 from pipeline.records import ChannelState, ChildRecord, ChildState
 from pipeline.supervision.causes import Level, channel_cause
@@ -117,13 +117,13 @@ def test_permission_that_is_lost_and_errors_of_the_disk(
 
     def fail() -> None:
         monkeypatch.setattr(os, "open", refuse)
-        monkeypatch.setattr(npz, "store", lambda path, *_: refuse(path, 0))
+        monkeypatch.setattr(durable, "write", lambda path, *_: refuse(path, 0))
 
-    store = npz.store
+    store = durable.write
 
     def mend() -> None:
         monkeypatch.setattr(os, "open", real)
-        monkeypatch.setattr(npz, "store", store)
+        monkeypatch.setattr(durable, "write", store)
 
     with fast_channel(names, tmp_path) as fast:
         fails_then_mends(fast, fail, mend, os.strerror(number))
@@ -169,14 +169,14 @@ def test_beyond_the_bound_the_oldest_minute_goes_and_is_counted(
 ) -> None:
     with fast_channel(names, tmp_path, buffer_minutes=2) as fast:
         refuse = {"on": True}
-        store = npz.store
+        store = durable.write
 
         def full(*arguments: Any) -> None:
             if refuse["on"]:
                 raise OSError(errno.ENOSPC, "No space left on device")
             store(*arguments)
 
-        monkeypatch.setattr(npz, "store", full)
+        monkeypatch.setattr(durable, "write", full)
         worker = fast.worker()
         for minute in range(9):
             fast.send(60)

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import npz
+from pipeline import durable, npz
 from pipeline.config import ConfigError, parse_config
 from pipeline.configrules import HIGHEST_RATE_HZ
-from pipeline.npz import FileExists, UnreadableFile, int16_to_iq, read, remove_orphans, write
+from pipeline.durable import FileExists, remove_orphans
+from pipeline.npz import UnreadableFile, int16_to_iq, read, write
 from pipeline.ziparchive import ZipArchive
 
 NAME = "20261122T191600Z_10000000_iq.npz"
@@ -455,5 +456,5 @@ def test_other_compression_is_refused(tmp_path: Path, method: int) -> None:
 
 
 def test_suffix_of_a_file_in_the_making_is_not_a_readers(whole: Path) -> None:
-    assert not npz.TEMPORARY_SUFFIX.endswith(".npz")
+    assert not durable.TEMPORARY_SUFFIX.endswith(".npz")
     assert sorted(whole.parent.rglob("*.npz")) == [whole]

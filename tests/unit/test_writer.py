@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minutes import CHANNEL, PACKETS, RATE, context, cut_all, one_cut, play, recording, stream
-from pipeline import npz
+from pipeline import durable, npz
 from pipeline import writer as writer_module
 from pipeline.config import Recorder
 from pipeline.minutefile import ARCHIVES, PARTS, Context, minute_path
@@ -83,13 +83,13 @@ def test_minute_is_written_and_the_worker_woken(bench: Bench) -> None:
 
 def test_receiving_goes_on_while_the_disk_is_slow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
-    real = npz.store
+    real = durable.write
 
     def slow(*arguments: Any) -> None:
         assert gate.wait(DEADLINE_S)
         real(*arguments)
 
-    monkeypatch.setattr(npz, "store", slow)
+    monkeypatch.setattr(durable, "write", slow)
     cut = one_cut()
     bench.writer.start(cut, [context(cut.minutes[0])])
     assert bench.writer.poll() is None
@@ -129,7 +129,7 @@ def test_same_minute_again_is_recognised(bench: Bench) -> None:
 def test_name_of_a_recognised_minute_is_forced_to_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run(bench.writer, one_cut())
     synced: list[Path] = []
-    monkeypatch.setattr(npz, "sync_folder", synced.append)
+    monkeypatch.setattr(durable, "sync_folder", synced.append)
     run(bench.writer, one_cut())
     assert synced == [(bench.folder / MAIN).parent]
 
@@ -255,14 +255,14 @@ def test_failure_is_reported_and_leaves_nothing(bench: Bench, number: int) -> No
 def test_second_minute_that_fails_does_not_undo_the_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     [first], [second] = one_cut().minutes, one_cut(start_ns=T0 + 60 * SECOND).minutes
     cut = replace(one_cut(), minutes=[first, second])
-    real, calls = npz.store, iter(range(10))
+    real, calls = durable.write, iter(range(10))
 
     def fail_second(*arguments: Any) -> None:
         if next(calls) == 1:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(*arguments)
 
-    monkeypatch.setattr(npz, "store", fail_second)
+    monkeypatch.setattr(durable, "write", fail_second)
     written = run(bench.writer, cut)
     assert written.error is not None
     assert written.paths == (bench.folder / MAIN,)
@@ -273,11 +273,11 @@ def test_second_minute_that_fails_does_not_undo_the_first(bench: Bench, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("fault", "number"), [(MemoryError(), errno.ENOMEM), (npz.FileExists("taken meanwhile"), errno.EEXIST)]
+    ("fault", "number"), [(MemoryError(), errno.ENOMEM), (durable.FileExists("taken meanwhile"), errno.EEXIST)]
 )
 def test_what_may_pass_is_tried_again(bench: Bench, fault: Exception, number: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(npz, "store", thrower(fault))
+        patch.setattr(durable, "write", thrower(fault))
         written = run(bench.writer, one_cut())
     assert written.error is not None
     assert written.error.errno == number

@@ -134,7 +134,7 @@ class Writer:
             for minute, content in files:
                 paths.append(self._store(minute, content))
             self._tail = tail
-            size = sum(len(content) for _, content in files)
+            size = sum(path.stat().st_size for path in paths)
             free = _free_bytes(self._recorder.data_dir)
         except OSError as failure:
             error = failure

@@ -29,8 +29,6 @@ from pipeline.writer import Writer
 DATA = int(Kind.DATA)
 # Set, it gives the data sockets what the system gives them by itself.
 DEFAULT_BUFFER = "TIMED_PROGRAM_DEFAULT_BUFFER"
-# Of one turn: when it began (CLOCK_MONOTONIC, s), CPU s of PARTS and of the whole turn, how old the
-# oldest packet on the queue was (s), how full the socket's buffer was (0..1), whether a minute was being written.
 PARTS: dict[str, tuple[type, str]] = {
     "take": (Worker, "_take"),
     "from the socket": (Landing, "receive"),
@@ -39,9 +37,11 @@ PARTS: dict[str, tuple[type, str]] = {
     "publish": (Worker, "_publish"),
     "cut": (Cutter, "cut"),
 }
+# Of one turn: when it began (CLOCK_MONOTONIC, s), CPU s of PARTS and of the whole turn, how old the
+# oldest packet on the queue was (s), how full the socket's buffer was (0..1), whether a minute was being written.
 TURN = ("at", *PARTS, "turn", "age", "fill", "writing")
-# Of one write: when it began (s), CPU s in all, of listening for tones, of making the file's bytes; duration, s.
 JOB_PARTS: dict[str, tuple[Any, str]] = {"tones": (minutefile, "hear"), "deflate": (npz, "packed")}
+# Of one write: when it began (s), CPU s in all, of listening for tones, of making the file's bytes; duration, s.
 JOB = ("at", "cpu", *JOB_PARTS, "wall")
 
 

@@ -171,6 +171,7 @@ def test_int16_storage_recognises_what_complex_storage_wrote(tmp_path: Path) -> 
         writer = Writer(CHANNEL, recorder(tmp_path), lambda: None)
         written = run(writer, cut, [context(cut.minutes[0], storage=storage)])
         assert written.paths == (tmp_path / MAIN,)
+        assert written.bytes == (tmp_path / MAIN).stat().st_size
     writer = Writer(CHANNEL, recorder(tmp_path / "pairs"), lambda: None)
     for _ in range(2):
         assert run(writer, cut, [context(cut.minutes[0], storage="int16")]).paths == (tmp_path / "pairs" / MAIN,)

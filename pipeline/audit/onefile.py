@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.audit import gaplist
 from pipeline.audit.findings import Issue
+from pipeline.stream.journal import MAX_DATAGRAM
 from pipeline.stream.rtp import signed32
 from pipeline.stream.timeline import SECOND
 
@@ -23,6 +24,8 @@ WRAP = 1 << 32
 # Packets wait in radiod, the network and our socket; the host clock is read when the last one is in hand.
 ON_THE_WAY_NS = 1_000_000_000
 HALF_A_MINUTE_NS = 30_000_000_000
+# Of a datagram in the narrowest encoding.
+MOST_FRAMES = MAX_DATAGRAM // 4
 SOURCES = frozenset(("radiod", "ntp", "wall_clock", "wwv", "wwvh", "chu"))
 # Half the globe and the ionosphere's detour; nothing can be earlier than sent.
 FARTHEST_MS = 77.0
@@ -110,8 +113,8 @@ def _packets(v: Values) -> Iterator[Issue]:
     below = [f"packets_{name}" for name in names if v[f"packets_{name}"] < 0]
     if below:
         yield Issue("packets", f"{', '.join(below)} below zero")
-    # A packet counts for the minute in which it begins, and may reach into the next.
-    if not v["packets_received"] and v["valid_samples"] > v["sample_rate"] // 5:
+    # A packet counts for the minute in which it begins, and may reach into the next with all of a datagram.
+    if not v["packets_received"] and v["valid_samples"] > MOST_FRAMES:
         yield Issue("packets", f"{v['valid_samples']} samples are valid, but no packet was received")
 
 

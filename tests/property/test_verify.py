@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.verify import Audit, verify_tree
@@ -18,6 +18,12 @@ from stream_strategies import faults, parts
 from stream_world import LOOK, RATE, Faults, Part, World
 from streams import T0, FakeStatus
 from trees import TreeRecording
+
+# One packet reaches with 201 samples into a minute in which none begins.
+REACHES_OVER = (
+    Part(18, (500,), 4_294_966_976, pause_s=2, encodings=("S16BE", "F32LE", "S16BE")),
+    Part(116, (1000, 3), 536_870_592, port=40_001, pause_s=38, statuses=False),
+)
 
 LONG = os.environ.get("GRAPE_LONG") == "1"
 EXAMPLES = 1_000 if LONG else 20
@@ -51,6 +57,7 @@ def faults_of(audit: Audit) -> list[object]:
 
 @settings(max_examples=EXAMPLES)
 @given(parts(), faults, st.integers(0, 60_000))
+@example(REACHES_OVER, Faults(), 7_856)
 def test_trees_of_ours_are_sound(timelines: tuple[Part, ...], network: Faults, start_ms: int) -> None:
     world = World(timelines, network, T0 + start_ms * 1_000_000)
     if all(p.lost for p in world.packets):
